@@ -1,0 +1,1 @@
+"""What the pools share: domain values, errors, settings, vault, terminal link, state, telemetry."""

@@ -1,0 +1,1 @@
+"""Frozen values of the trade: accounts, positions, orders, deals, broker time. No I/O."""

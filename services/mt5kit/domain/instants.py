@@ -1,0 +1,35 @@
+"""Our own instants: ISO-8601 UTC with milliseconds, and epoch milliseconds."""
+
+import datetime as dt
+import time
+
+
+def now_ms() -> int:
+    """Epoch milliseconds now, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def iso_utc(epoch_ms: int) -> str:
+    """`2026-01-31T12:00:00.250Z` of an instant in epoch milliseconds."""
+    instant = dt.datetime.fromtimestamp(epoch_ms // 1000, dt.UTC)
+    return f"{instant:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03d}Z"
+
+
+def parse_instant_ms(text: str) -> int:
+    """Epoch milliseconds of an ISO-8601 instant or of epoch seconds written as text.
+
+    An ISO instant without a zone is UTC.
+
+    Raises:
+        ValueError: It is neither, or lies outside the years 1970 to 9999.
+    """
+    try:
+        epoch_s = float(text)
+    except ValueError:
+        instant = dt.datetime.fromisoformat(text)
+        if instant.tzinfo is None:
+            instant = instant.replace(tzinfo=dt.UTC)
+        epoch_s = instant.timestamp()
+    if not 0 <= epoch_s < 253_402_300_800:  # noqa: PLR2004 - the first second of the year 10000
+        raise ValueError(f"{text!r} lies outside the years 1970 to 9999")
+    return round(epoch_s * 1000)

@@ -1,0 +1,1 @@
+"""Logging, every metric object, HTTP middleware and health."""

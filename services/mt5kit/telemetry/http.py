@@ -1,0 +1,186 @@
+"""What every HTTP request passes through: id, size limit, measurement, one log line."""
+
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mt5kit.errors import InternalFault, PayloadTooLarge
+from mt5kit.telemetry.errors_http import failure_response
+from mt5kit.telemetry.http_metrics import HttpMetrics
+
+log = structlog.get_logger(__name__)
+
+# Our largest honest body is a connect request of a few hundred bytes (contracts §1).
+MAX_BODY_BYTES: Final = 64 * 1024
+# Read and thrown away, so that the sender of a body too large still reads our answer.
+MAX_DRAINED_BYTES: Final = 32 * 1024 * 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TURN_KEY = "mt5.turn"
+
+
+def mark_turn(request: Request) -> None:
+    """Note that this request waited for a terminal turn: the `turn` label of its metric."""
+    request.scope[_TURN_KEY] = "yes"
+
+
+class Envelope:
+    """ASGI middleware around a whole app; put it outermost.
+
+    It gives each request its id (`X-Request-ID`, accepted or made), reads the body up to the
+    limit, measures, logs one line without the query string, and turns whatever nobody caught
+    into a 500 that tells nothing.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; anything but HTTP passes through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send)
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            self._metrics.in_flight.inc()
+            try:
+                await self._answer(exchange, receive)
+            finally:
+                self._metrics.in_flight.dec()
+                self._record(exchange)
+
+    async def _answer(self, exchange: "_Exchange", receive: Receive) -> None:
+        try:
+            body = await _read_body(receive)
+            await self._app(exchange.scope, _replay(body, receive), exchange.send)
+        except PayloadTooLarge as too_large:
+            await exchange.fail(failure_response(too_large, exchange.request_id))
+        except Exception:
+            log.exception("unhandled fault", path=exchange.scope["path"])
+            fault = InternalFault("unhandled")
+            await exchange.fail(failure_response(fault, exchange.request_id))
+
+    def _record(self, exchange: "_Exchange") -> None:
+        elapsed = time.perf_counter() - exchange.began
+        route = getattr(exchange.scope.get("route"), "path", "unmatched")
+        method = exchange.scope["method"] if route != "unmatched" else "any"
+        turn = exchange.scope.get(_TURN_KEY, "no")
+        self._metrics.duration.labels(method, route, str(exchange.status), turn).observe(elapsed)
+        log.info(
+            "request",
+            method=exchange.scope["method"],
+            route=route,
+            status=exchange.status,
+            ms=round(elapsed * 1000, 1),
+            turn=turn,
+        )
+
+
+class _Exchange:
+    """One request and what has been answered to it so far."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.began = time.perf_counter()
+        self.scope = scope
+        self.status = 0
+        self.request_id = _request_id(scope)
+        scope["mt5.request_id"] = self.request_id
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.request_id.encode()),
+            ]
+        await self._send(message)
+
+    async def fail(self, response: Response) -> None:
+        """Answer with a failure, unless an answer has begun: then only the log tells."""
+        if self.status == 0:
+            await response(self.scope, _nothing, self.send)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(given):
+                return str(given)
+    return uuid.uuid4().hex
+
+
+async def _read_body(receive: Receive) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        size += len(message.get("body", b""))
+        if size <= MAX_BODY_BYTES:
+            chunks.append(message.get("body", b""))
+        if not message.get("more_body", False) or size > MAX_DRAINED_BYTES:
+            break
+    if size > MAX_BODY_BYTES:
+        raise PayloadTooLarge(
+            f"the body is larger than {MAX_BODY_BYTES} bytes", details={"limit": MAX_BODY_BYTES}
+        )
+    return b"".join(chunks)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def service_routes(
+    registry: CollectorRegistry, readiness: Callable[[], Awaitable[Mapping[str, Any]]]
+) -> APIRouter:
+    """`/health/live`, `/health/ready` and `/metrics` (contracts §5).
+
+    Args:
+        registry: The metrics of this app.
+        readiness: Details of dependencies and terminals; `draining: True` makes it a 503.
+    """
+    router = APIRouter()
+
+    @router.get("/health/live", include_in_schema=False)
+    async def live() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/health/ready", include_in_schema=False)
+    async def ready() -> Response:
+        details = await readiness()
+        draining = bool(details.get("draining"))
+        status = "draining" if draining else "ok"
+        return JSONResponse({"status": status, **details}, 503 if draining else 200)
+
+    @router.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return router

@@ -1,0 +1,1 @@
+"""The only room that speaks RPyC: the agent, the link to one terminal, the session upon it."""

@@ -1,0 +1,271 @@
+"""The part of us that runs inside the terminal's own Python.
+
+The link sends this file's source over RPyC once per connection and then calls `invoke`, one
+round trip a call. So it stays one ordinary file for Python 3.9 in 32 bits, with nothing beyond
+the standard library and the MetaTrader5 module.
+
+Every operation runs under one process-wide lock: check the fencing token, check who is logged
+in, work, read `last_error()`, check who is logged in again, answer JSON. Somebody in VNC or a
+stock mt5linux client does not take our lock, so the second check is what makes an answer safe:
+check-then-read alone gave 8 wrong answers in 235. A wrong account is an error, never data.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+import types
+from typing import Any, Callable, NoReturn
+
+import MetaTrader5 as mt5  # noqa: N813 - the name every user of the module gives it
+
+# Never renamed: two versions of this file in one process must share one fence.
+FENCE = "_mt5_swarm_fence"
+# A login right after another, a tick between two reads: three looks settle either, or nothing does.
+COHERENT_LOOKS = 3
+# Looking may cost a tenth of the terminal's time: sleep nine times as long as a look takes.
+IDLE_PER_LOOK = 9
+
+
+class Refusal(Exception):
+    """Carries a refusal to the one place that turns it into an answer."""
+
+    def __init__(self, kind: str, text: str, code: int = 0) -> None:
+        """Hold `kind` (see the link's table), a sentence and MetaTrader's code."""
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+        self.code = code
+
+
+def shared_fence() -> Any:
+    """The fence of this process: lock, highest token, poll generation, count of logins."""
+    fence: Any = sys.modules.get(FENCE)
+    if fence is None:
+        made: Any = types.ModuleType(FENCE)
+        made.lock = threading.Lock()
+        made.token = 0
+        made.generation = 0
+        made.logins = 0
+        made.counted = False
+        # setdefault is one step under the GIL: of two connections arriving at once, one wins.
+        fence = sys.modules.setdefault(FENCE, made)
+    with fence.lock:
+        if not fence.counted:
+            for name in ("initialize", "login", "shutdown"):
+                setattr(mt5, name, _counted(fence, getattr(mt5, name)))
+            fence.counted = True
+    return fence
+
+
+def _counted(fence: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Count what changes the login, so that a change and back between two checks is seen too."""
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        fence.logins += 1
+        try:
+            return original(*args, **kwargs)
+        finally:
+            fence.logins += 1
+
+    counted.__name__ = original.__name__
+    counted.__doc__ = original.__doc__
+    return counted
+
+
+# AccountInfo, positions, orders, (connected, trade_allowed): raw tuples, cheap to compare.
+Look = tuple[Any, ...]
+
+
+class Agent:
+    """The operations, and the last look of this connection's poll."""
+
+    def __init__(self) -> None:
+        """Join the fence of the process."""
+        self.fence = shared_fence()
+        self.generation = 0
+        self.seen: Look | None = None
+        self.looks = 0
+
+    # -- guards ---------------------------------------------------------------------------------
+
+    def check_token(self, token: int) -> None:
+        """Refuse an owner that a newer one has replaced."""
+        if token < self.fence.token:
+            raise Refusal("stale_token", "a newer owner holds this terminal")
+        self.fence.token = token
+
+    def check_identity(self, login: int, server: str) -> Any:
+        """The AccountInfo of (login, server); refuse when anybody else, or nobody, is in."""
+        info = mt5.account_info()
+        if info is None:
+            refuse_with_last_error("not_logged_in")
+        if info.login != login or info.server != server:
+            raise Refusal("wrong_account", "another account is logged in to this terminal")
+        return info
+
+    def guarded(self, login: int, server: str, work: Callable[[Any], Any]) -> Any:
+        """Run `work(info)` between the two identity checks and return its result."""
+        logins = self.fence.logins
+        before = self.check_identity(login, server)
+        result = work(before)
+        code, text = mt5.last_error()
+        self.check_identity(login, server)
+        if self.fence.logins != logins:
+            raise Refusal("wrong_account", "the login changed while the answer was made")
+        if result is None:
+            raise Refusal("failed", str(text), int(code))
+        return result
+
+    # -- operations -----------------------------------------------------------------------------
+
+    def sign_in(
+        self, login: int, password: str, server: str, timeout_ms: int, must_prove: bool
+    ) -> dict[str, Any]:
+        """Log in unless the account is in already; answer a full look of the same turn."""
+        info = mt5.account_info()
+        if info is None and mt5.terminal_info() is None and not mt5.initialize():
+            refuse_with_last_error("failed")
+        here = info is not None and info.login == login and info.server == server
+        if must_prove or not here:
+            if not mt5.login(login, password=password, server=server, timeout=timeout_ms):
+                refuse_with_last_error("login_refused")
+            # Who is in is what the terminal reports, not what was typed.
+            info = mt5.account_info()
+            if info is None:
+                refuse_with_last_error("not_logged_in")
+        if info.login != login:
+            raise Refusal("wrong_account", "the terminal reports another login than it was given")
+        return self.snapshot(info.login, info.server)
+
+    def snapshot(self, login: int, server: str) -> dict[str, Any]:
+        """Account, positions, orders and terminal status that belong together."""
+        return look_as_json(self.guarded(login, server, coherent_look))
+
+    def history(  # noqa: PLR0913, PLR0917 - the values of one query, flat for the wire
+        self,
+        login: int,
+        server: str,
+        kind: str,
+        span: tuple[int, int],
+        symbol: str,
+        before: tuple[int, int] | None,
+        limit: int,
+    ) -> dict[str, Any]:
+        """One page of deals or orders, newest first, older than the cursor `before`."""
+        fetch = mt5.history_deals_get if kind == "deals" else mt5.history_orders_get
+        rows = self.guarded(login, server, lambda _info: fetch(*span))
+        moment = "time_msc" if kind == "deals" else "time_done_msc"
+        keyed = sorted(((getattr(row, moment), row.ticket, row) for row in rows), reverse=True)
+        page = [
+            row._asdict()
+            for when, ticket, row in keyed
+            if (not symbol or row.symbol == symbol) and (before is None or (when, ticket) < before)
+        ][: limit + 1]
+        return {"rows": page[:limit], "more": len(page) > limit}
+
+    # -- the long poll --------------------------------------------------------------------------
+
+    def open_poll(self) -> dict[str, int]:
+        """Begin a poll: every older one ends at its next look."""
+        self.fence.generation += 1
+        self.generation = self.fence.generation
+        return {"generation": self.generation}
+
+    def wait_changes(
+        self, token: int, login: int, server: str, since: str, timeout_s: float, step_s: float
+    ) -> dict[str, Any]:
+        """Sleep and look until the state differs from look `since`, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            began = time.perf_counter()
+            with self.fence.lock:
+                self.check_token(token)
+                if self.generation != self.fence.generation:
+                    raise Refusal("superseded", "a newer poll has begun")
+                look = self.guarded(login, server, coherent_look)
+            if self.seen != look:
+                self.seen = look
+                self.looks += 1
+            version = f"{self.generation}.{self.looks}"
+            left = deadline - time.monotonic()
+            if version != since or left <= 0:
+                return {"version": version, "snapshot": look_as_json(look)}
+            cost = time.perf_counter() - began
+            time.sleep(min(max(step_s, IDLE_PER_LOOK * cost), left))
+
+
+def coherent_look(info: Any) -> Look | None:
+    """(info, positions, orders, terminal) with the same AccountInfo before and after.
+
+    In a market faster than three looks the last one is given: each part is true of its moment.
+    """
+    for _ in range(COHERENT_LOOKS):
+        positions, orders, terminal = mt5.positions_get(), mt5.orders_get(), mt5.terminal_info()
+        if positions is None or orders is None or terminal is None:
+            return None
+        after = mt5.account_info()
+        if after is None or after == info:
+            break
+        info = after
+    return info, positions, orders, (terminal.connected, terminal.trade_allowed)
+
+
+def look_as_json(look: Look) -> dict[str, Any]:
+    """The look with every field under MetaTrader's name, stamped with this machine's clock."""
+    info, positions, orders, (connected, trade_allowed) = look
+    return {
+        "account": info._asdict(),
+        "positions": [position._asdict() for position in positions],
+        "orders": [order._asdict() for order in orders],
+        "terminal": {"connected": connected, "trade_allowed": trade_allowed},
+        "seen_ms": int(time.time() * 1000),
+    }
+
+
+def refuse_with_last_error(kind: str) -> NoReturn:
+    """Raise a Refusal with the module's own code and text."""
+    code, text = mt5.last_error()
+    raise Refusal(kind, str(text), int(code))
+
+
+# The operations that change or read under the lock for their whole length; the poll takes the
+# lock look by look instead.
+LOCKED = ("sign_in", "snapshot", "history", "open_poll")
+
+
+def invoke(agent: Agent, op: str, token: int, wait_s: float, args: tuple[Any, ...]) -> bytes:
+    """Run one operation and return its answer as JSON bytes; nothing is ever raised across.
+
+    Args:
+        agent: The Agent of this connection.
+        op: Its operation.
+        token: The caller's fencing token.
+        wait_s: How long to wait for the lock; after that nobody reads the answer any more.
+        args: Plain values.
+    """
+    try:
+        answer = perform(agent, op, token, wait_s, args)
+        return json.dumps({"answer": answer}, allow_nan=False).encode()
+    except Refusal as refusal:
+        error = {"kind": refusal.kind, "text": refusal.text, "code": refusal.code}
+    except Exception as fault:  # noqa: BLE001 - a traceback across the wire could carry a password
+        error = {"kind": "fault", "text": type(fault).__name__, "code": 0}
+    return json.dumps({"error": error}).encode()
+
+
+def perform(agent: Agent, op: str, token: int, wait_s: float, args: tuple[Any, ...]) -> Any:
+    """Run one operation under the lock, or the poll, which takes the lock look by look."""
+    if op == "wait_changes":
+        return agent.wait_changes(token, *args)
+    if op not in LOCKED:
+        raise Refusal("failed", "no operation " + op, -7)
+    if not agent.fence.lock.acquire(timeout=wait_s):
+        raise Refusal("busy", "another call holds the terminal")
+    try:
+        agent.check_token(token)
+        return getattr(agent, op)(*args)
+    finally:
+        agent.fence.lock.release()

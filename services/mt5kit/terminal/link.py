@@ -1,0 +1,221 @@
+"""The link to one terminal: two connections, typed answers, every call timed."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
+
+from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.domain.history import HistoryQuery
+from mt5kit.domain.snapshots import Snapshot
+from mt5kit.errors import (
+    BrokerTimeout,
+    LoginRefused,
+    Mt5SwarmError,
+    PollSuperseded,
+    StaleToken,
+    TerminalTimeout,
+    TerminalUnavailable,
+    WrongAccount,
+)
+from mt5kit.telemetry.terminal_metrics import TerminalMetrics
+from mt5kit.terminal.address import AddressGuard, TerminalAddress
+from mt5kit.terminal.answers import DealsPage, Look, OrdersPage, PollOpened, decode, unpack
+from mt5kit.terminal.channel import Channel, Door
+from mt5kit.terminal.connection import Connection
+from mt5kit.terminal.credentials import Credentials
+from mt5kit.terminal.protocol import LOGIN_DEADLINE_S, POLL_TIMEOUT_S, READ_DEADLINE_S
+
+# MetaTrader gives a login up before we give MetaTrader up.
+LOGIN_MARGIN_S: Final = 2.0
+# A poll answers within its timeout and one look; beyond this margin it is lost.
+POLL_MARGIN_S: Final = 3.0
+# Between two looks of a poll: 10.8 ms median to the client at 50 terminals (design §3).
+POLL_STEP_S: Final = 0.02
+
+T = TypeVar("T")
+_Connect: TypeAlias = Callable[[TerminalAddress, AddressGuard], Door]
+
+
+class TerminalLink:
+    """Speaks to one terminal; implements `AccountTerminal` and `StreamTerminal`.
+
+    A streamed terminal has two connections, one for the poll and one for calls; the second is
+    opened by the first poll.
+
+    Args:
+        address: Where the terminal is.
+        guard: Which addresses may be spoken to.
+        metrics: Where calls are counted and timed.
+        connect: Makes a connection; a test may give its own.
+    """
+
+    def __init__(
+        self,
+        address: TerminalAddress,
+        guard: AddressGuard,
+        metrics: TerminalMetrics,
+        connect: _Connect = Connection,
+    ) -> None:
+        self.terminal_id = address.terminal_id
+        self._metrics = metrics
+        self._connects = 0
+        self._poll_open = False
+        self._poll_started = False
+        self._calls = Channel(
+            f"mt5-{address.terminal_id}-call", partial(connect, address, guard), self._calls_changed
+        )
+        self._polls = Channel(
+            f"mt5-{address.terminal_id}-poll", partial(connect, address, guard), self._polls_changed
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection for calls stands."""
+        return self._calls.connected
+
+    def start(self) -> None:
+        """Connect in the background; needs a running event loop."""
+        self._calls.start()
+
+    async def aclose(self) -> None:
+        """End both connections; the terminal keeps its login."""
+        await self._polls.aclose()
+        await self._calls.aclose()
+
+    async def sign_in(
+        self,
+        token: int,
+        credentials: Credentials,
+        *,
+        must_prove: bool = False,
+        deadline_s: float = LOGIN_DEADLINE_S,
+    ) -> Snapshot:
+        """See `AccountTerminal.sign_in`."""
+        identity = credentials.identity
+        timeout_ms = round(max(deadline_s - LOGIN_MARGIN_S, 1) * 1000)
+        args = (identity.login, credentials.password, identity.server, timeout_ms, must_prove)
+        outcome = "ok"
+        try:
+            return await self._ask(self._calls, Snapshot, "sign_in", token, args, deadline_s)
+        except Mt5SwarmError as failure:
+            outcome = outcome_of(failure)
+            raise
+        finally:
+            self._metrics.logins.labels(identity.server, outcome).inc()
+
+    async def snapshot(
+        self, token: int, identity: AccountIdentity, *, deadline_s: float = READ_DEADLINE_S
+    ) -> Snapshot:
+        """See `AccountTerminal.snapshot`."""
+        args = (identity.login, identity.server)
+        return await self._ask(self._calls, Snapshot, "snapshot", token, args, deadline_s)
+
+    async def deals(
+        self,
+        token: int,
+        identity: AccountIdentity,
+        query: HistoryQuery,
+        *,
+        deadline_s: float = READ_DEADLINE_S,
+    ) -> DealsPage:
+        """See `AccountTerminal.deals`."""
+        args = _history_args(identity, "deals", query)
+        return await self._ask(self._calls, DealsPage, "history", token, args, deadline_s)
+
+    async def orders(
+        self,
+        token: int,
+        identity: AccountIdentity,
+        query: HistoryQuery,
+        *,
+        deadline_s: float = READ_DEADLINE_S,
+    ) -> OrdersPage:
+        """See `AccountTerminal.orders`."""
+        args = _history_args(identity, "orders", query)
+        return await self._ask(self._calls, OrdersPage, "history", token, args, deadline_s)
+
+    async def wait_changes(
+        self,
+        token: int,
+        identity: AccountIdentity,
+        since: str,
+        *,
+        timeout_s: float = POLL_TIMEOUT_S,
+    ) -> Look:
+        """See `StreamTerminal.wait_changes`."""
+        if not self._poll_started:
+            self._poll_started = True
+            self._polls.start()
+        if not self._poll_open or not since:
+            await self._ask(self._polls, PollOpened, "open_poll", token, (), READ_DEADLINE_S)
+            self._poll_open = True
+        args = (identity.login, identity.server, since, timeout_s, POLL_STEP_S)
+        try:
+            return await self._ask(
+                self._polls, Look, "wait_changes", token, args, timeout_s + POLL_MARGIN_S
+            )
+        except PollSuperseded:
+            self._poll_open = False
+            raise
+
+    async def _ask(
+        self,
+        channel: Channel,
+        kind: type[T],
+        op: str,
+        token: int,
+        args: tuple[object, ...],
+        timeout_s: float,
+    ) -> T:
+        began = time.perf_counter()
+        outcome = "ok"
+        try:
+            reply = await channel.call(op, token, args, timeout_s)
+            return decode(unpack(reply), kind)
+        except Mt5SwarmError as failure:
+            outcome = outcome_of(failure)
+            if isinstance(failure, WrongAccount):
+                self._metrics.wrong_account_refusals.inc()
+            raise
+        except BaseException:
+            outcome = "cancelled"
+            raise
+        finally:
+            elapsed = time.perf_counter() - began
+            self._metrics.call_duration.labels(op, outcome).observe(elapsed)
+
+    def _calls_changed(self, connected: bool) -> None:
+        self._metrics.up.labels(self.terminal_id).set(connected)
+        if connected:
+            self._connects += 1
+            if self._connects > 1:
+                self._metrics.reconnects.labels(self.terminal_id).inc()
+
+    def _polls_changed(self, _connected: bool) -> None:
+        # A new connection has a new agent, which has no poll yet.
+        self._poll_open = False
+
+
+def outcome_of(failure: Mt5SwarmError) -> str:
+    """The metric label of a failed call: one word of a closed set."""
+    for kind, word in _OUTCOMES:
+        if isinstance(failure, kind):
+            return word
+    return "error"
+
+
+_OUTCOMES: Final[tuple[tuple[type[Mt5SwarmError], str], ...]] = (
+    (LoginRefused, "refused"),
+    (BrokerTimeout, "broker_timeout"),
+    (TerminalTimeout, "timeout"),
+    (WrongAccount, "wrong_account"),
+    (StaleToken, "stale_token"),
+    (PollSuperseded, "superseded"),
+    (TerminalUnavailable, "unavailable"),
+)
+
+
+def _history_args(identity: AccountIdentity, kind: str, query: HistoryQuery) -> tuple[object, ...]:
+    span = (query.start, query.end)
+    return (identity.login, identity.server, kind, span, query.symbol, query.before, query.limit)

@@ -1,0 +1,105 @@
+"""What the pools need of a terminal; `TerminalLink` is the real one, fakes stand beside it."""
+
+from typing import Protocol
+
+from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.domain.history import HistoryQuery
+from mt5kit.domain.snapshots import Snapshot
+from mt5kit.terminal.answers import DealsPage, Look, OrdersPage
+from mt5kit.terminal.credentials import Credentials
+
+# A login takes 1.5 s and more; a broker far away may need this much.
+LOGIN_DEADLINE_S = 20.0
+# A read takes milliseconds; beyond this somebody else holds the interpreter.
+READ_DEADLINE_S = 5.0
+# The longest a poll stays in the terminal without news (design §3).
+POLL_TIMEOUT_S = 5.0
+
+
+class AccountTerminal(Protocol):
+    """Turns of one terminal.
+
+    Every method raises StaleToken when a newer owner has fenced this one off,
+    TerminalTimeout when no answer came in time, and TerminalUnavailable otherwise when the
+    terminal cannot answer; reads raise WrongAccount when another account is logged in.
+    """
+
+    terminal_id: str
+
+    async def sign_in(
+        self,
+        token: int,
+        credentials: Credentials,
+        *,
+        must_prove: bool = False,
+        deadline_s: float = LOGIN_DEADLINE_S,
+    ) -> Snapshot:
+        """Log the account in and look at it in the same turn.
+
+        Args:
+            token: Of the caller's lease.
+            credentials: Of the account.
+            must_prove: Log in even if the account is in already, so that the password is tried.
+            deadline_s: Seconds for all of it.
+
+        Raises:
+            LoginRefused: The broker refused the credentials.
+            BrokerTimeout: The broker did not answer in time.
+        """
+
+    async def snapshot(
+        self, token: int, identity: AccountIdentity, *, deadline_s: float = READ_DEADLINE_S
+    ) -> Snapshot:
+        """Look at the account that is logged in."""
+
+    async def deals(
+        self,
+        token: int,
+        identity: AccountIdentity,
+        query: HistoryQuery,
+        *,
+        deadline_s: float = READ_DEADLINE_S,
+    ) -> DealsPage:
+        """One page of the account's deals."""
+
+    async def orders(
+        self,
+        token: int,
+        identity: AccountIdentity,
+        query: HistoryQuery,
+        *,
+        deadline_s: float = READ_DEADLINE_S,
+    ) -> OrdersPage:
+        """One page of the account's historical orders."""
+
+
+class StreamTerminal(Protocol):
+    """A terminal that one account is streamed from; raises as `AccountTerminal` does."""
+
+    terminal_id: str
+
+    async def sign_in(
+        self,
+        token: int,
+        credentials: Credentials,
+        *,
+        must_prove: bool = False,
+        deadline_s: float = LOGIN_DEADLINE_S,
+    ) -> Snapshot:
+        """See `AccountTerminal.sign_in`."""
+
+    async def wait_changes(
+        self,
+        token: int,
+        identity: AccountIdentity,
+        since: str,
+        *,
+        timeout_s: float = POLL_TIMEOUT_S,
+    ) -> Look:
+        """The next look that differs from look `since`, or the same one after `timeout_s`.
+
+        An empty `since` answers at once.
+
+        Raises:
+            PollSuperseded: A newer poll of this terminal has begun.
+        """

@@ -17,7 +17,7 @@ class SecretFiles(PydanticBaseSettingsSource):
 
     def get_field_value(
         self,
-        field: FieldInfo,  # noqa: ARG002 - the base class's signature
+        field: FieldInfo,
         field_name: str,
     ) -> tuple[Any, str, bool]:
         """(value or None, name, whether the value is JSON).
@@ -32,7 +32,8 @@ class SecretFiles(PydanticBaseSettingsSource):
             return None, field_name, False
         if name in os.environ:
             raise ValueError(f"{name} and {name}_FILE are both set; keep one")
-        return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        text = Path(path).read_text(encoding="utf-8").strip()
+        return self.prepare_field_value(field_name, field, text, False), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Every field that has a file."""

@@ -1,0 +1,135 @@
+"""Connecting an account: prove the credentials, keep them sealed, place the session."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from api_pool.answers import Meta, age
+from api_pool.directory import AccountDirectory, KnownAccount
+from api_pool.fleet import Fleet
+from api_pool.reading import Looks, Reader
+from mt5kit.domain.accounts import AccountInfo
+from mt5kit.domain.brokers import Brokers
+from mt5kit.errors import Mt5SwarmError
+from mt5kit.state.redis import Control, ControlChannel
+from mt5kit.terminal.credentials import Credentials
+
+# The broker's 15 s, and what it takes to tell of it.
+LOGIN_OVERHEAD_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """What connecting an account gave."""
+
+    account_id: str
+    terminal_id: str
+    account: AccountInfo
+    meta: Meta
+
+
+class Connector:
+    """Connects and disconnects accounts.
+
+    Args:
+        reader: Keeps the look that a login gives.
+        fleet: The terminals.
+        directory: The accounts.
+        looks: Placements and cached looks.
+        control: Tells whoever streams the account.
+        brokers: The servers we know.
+        login_timeout_s: What an unproven login may take.
+    """
+
+    def __init__(  # noqa: PLR0913 - a composition root's list of parts
+        self,
+        *,
+        reader: Reader,
+        fleet: Fleet,
+        directory: AccountDirectory,
+        looks: Looks,
+        control: ControlChannel,
+        brokers: Brokers,
+        login_timeout_s: float,
+    ) -> None:
+        self._reader = reader
+        self._fleet = fleet
+        self._directory = directory
+        self._looks = looks
+        self._control = control
+        self._brokers = brokers
+        self._login_timeout_s = login_timeout_s
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def connect(self, user_id: UUID, account_id: str, credentials: Credentials) -> Connected:
+        """Log the account in, then keep its credentials; what fails leaves nothing behind.
+
+        Raises:
+            BrokerUnknown: The server is not on the list.
+            LoginRefused: The broker refused the credentials.
+            BrokerTimeout: The broker did not answer in time.
+            Conflict: The login is held under another id.
+            AccountNotFound: The id is another user's.
+            TerminalUnavailable: The terminal cannot log in now.
+        """
+        self._brokers.check(credentials.identity.server)
+        async with self._one_at_a_time(account_id), self._placed(account_id) as terminal_id:
+            session = self._fleet.session(terminal_id)
+            turn = await session.prove(
+                credentials, deadline_s=self._login_timeout_s + LOGIN_OVERHEAD_S
+            )
+            # The account is who the terminal says it is, not what was typed.
+            proven = Credentials(turn.value.identity, credentials.password)
+            await self._directory.save(user_id, account_id, proven)
+            await self._looks.cache.drop(account_id)
+            await self._control.publish(account_id, Control.CREDENTIALS)
+            seen = await self._reader.keep(
+                account_id, terminal_id, self._fleet.token(terminal_id), turn.value
+            )
+        as_of, age_ms = age(seen.seen_ms)
+        meta = Meta(
+            account_id=account_id,
+            terminal_id=terminal_id,
+            instance_id=self._reader.instance_id,
+            source="terminal",
+            as_of=as_of,
+            age_ms=age_ms,
+            queue_wait_ms=round(turn.queue_wait_ms, 2),
+            broker_ms=round(turn.broker_ms, 2),
+        )
+        return Connected(account_id, terminal_id, seen.account, meta)
+
+    async def disconnect(self, account: KnownAccount) -> None:
+        """End the session and the streams; the sealed credentials stay. Repeating it is harmless.
+
+        Raises:
+            StateUnavailable: The state store is away, so streams could not be told.
+        """
+        async with self._one_at_a_time(account.account_id):
+            await self._directory.disconnected(account)
+            await self._looks.placements.remove(account.account_id)
+            await self._looks.cache.drop(account.account_id)
+            await self._control.publish(account.account_id, Control.DISCONNECT)
+
+    @asynccontextmanager
+    async def _one_at_a_time(self, account_id: str) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(account_id, asyncio.Lock())
+        async with lock:
+            yield
+
+    @asynccontextmanager
+    async def _placed(self, account_id: str) -> AsyncIterator[str]:
+        """A terminal for the account; a place made for a failed connect is given up again."""
+        placements = self._looks.placements
+        had = await placements.where(account_id)
+        terminal_id = await placements.place(account_id, self._fleet.terminal_ids)
+        try:
+            yield terminal_id
+        except Mt5SwarmError:
+            if had is None:
+                await placements.remove(account_id)
+            raise

@@ -1,0 +1,115 @@
+"""Deals and orders of the past, page by page."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from api_pool.answers import DealsAnswer, OrderHistoryAnswer, answer
+from api_pool.routes.requests import AccountInPath, Context, SymbolFilter
+from mt5kit.domain.brokers import Brokers
+from mt5kit.domain.history import Cursor, HistoryQuery
+from mt5kit.domain.instants import now_ms, parse_instant_ms
+from mt5kit.domain.trades import Deal, Order
+from mt5kit.errors import InvalidParameters
+from mt5kit.telemetry.http import mark_turn
+
+router = APIRouter(prefix="/api/mt5/account/{account_id}/history", tags=["history"])
+
+# What a person asks for first, and what a terminal answers in milliseconds.
+DEFAULT_SPAN_MS = 30 * 24 * 3_600_000
+# The terminal's own day may be ahead of UTC; a deal of this second must not be cut off.
+DAY_MS = 24 * 3_600_000
+
+
+class Page:
+    """The query parameters of a page of history; instants in UTC epoch milliseconds."""
+
+    def __init__(
+        self,
+        symbol: SymbolFilter,
+        from_: Annotated[str | None, Query(alias="from", max_length=64)] = None,
+        to: Annotated[str | None, Query(max_length=64)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        cursor: Annotated[str | None, Query(max_length=128)] = None,
+    ) -> None:
+        self.end_ms = _instant("to", to) if to else now_ms() + DAY_MS
+        self.start_ms = _instant("from", from_) if from_ else max(self.end_ms - DEFAULT_SPAN_MS, 0)
+        if self.start_ms > self.end_ms:
+            raise InvalidParameters("from lies after to")
+        self.symbol = symbol or ""
+        self.limit = limit
+        self.before = decode_cursor(cursor) if cursor else None
+
+    def query(self, brokers: Brokers, server: str) -> HistoryQuery:
+        """The same in the broker's wall clock, which is what terminals are asked in."""
+        clock = brokers.clock_of(server)
+        return HistoryQuery(
+            clock.from_utc_ms(self.start_ms) // 1000,
+            clock.from_utc_ms(self.end_ms) // 1000,
+            self.symbol,
+            self.before,
+            self.limit,
+        )
+
+
+PageQuery = Annotated[Page, Depends()]
+
+
+@router.get("/deals")
+async def deals(
+    request: Request, context: Context, account: AccountInPath, page: PageQuery
+) -> Response:
+    """Deals of a span, newest first."""
+    mark_turn(request)
+    query = page.query(context.brokers, account.identity.server)
+    read = await context.reader.history(account, "deals", query)
+    rows = [row for row in read.page.rows if isinstance(row, Deal)]
+    last = (rows[-1].time_msc, rows[-1].ticket) if rows and read.page.more else None
+    return answer(DealsAnswer(deals=rows, next_cursor=encode_cursor(last), meta=read.meta))
+
+
+@router.get("/orders")
+async def orders(
+    request: Request, context: Context, account: AccountInPath, page: PageQuery
+) -> Response:
+    """Finished orders of a span, newest first."""
+    mark_turn(request)
+    query = page.query(context.brokers, account.identity.server)
+    read = await context.reader.history(account, "orders", query)
+    rows = [row for row in read.page.rows if isinstance(row, Order)]
+    last = (rows[-1].time_done_msc, rows[-1].ticket) if rows and read.page.more else None
+    return answer(OrderHistoryAnswer(orders=rows, next_cursor=encode_cursor(last), meta=read.meta))
+
+
+def encode_cursor(cursor: Cursor | None) -> str | None:
+    """A cursor as callers carry it."""
+    if cursor is None:
+        return None
+    return base64.urlsafe_b64encode("{}:{}".format(*cursor).encode()).decode().rstrip("=")
+
+
+def decode_cursor(text: str) -> Cursor:
+    """The cursor that a caller carried.
+
+    Raises:
+        InvalidParameters: It is none of ours.
+    """
+    try:
+        plain = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        moment, _, ticket = plain.decode("ascii").partition(":")
+        cursor = int(moment), int(ticket)
+    except (ValueError, binascii.Error) as odd:
+        raise InvalidParameters("cursor is none of ours; begin without one") from odd
+    if not all(0 <= part < 2**63 for part in cursor):
+        raise InvalidParameters("cursor is none of ours; begin without one")
+    return cursor
+
+
+def _instant(name: str, text: str) -> int:
+    try:
+        return parse_instant_ms(text)
+    except (ValueError, OverflowError) as odd:
+        raise InvalidParameters(f"{name} is neither an ISO instant nor an epoch") from odd

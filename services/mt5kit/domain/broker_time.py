@@ -9,7 +9,7 @@ from mt5kit.domain.instants import iso_utc
 
 # Most brokers close the trading day at 17:00 New York, so their midnight is New York plus 7 h:
 # UTC+2 in winter and UTC+3 in summer, changing on the American dates.
-DEFAULT_RULE = "EET/US"
+DEFAULT_RULE = "EET-US"
 _NEW_YORK_CLOSE = dt.timedelta(hours=7)
 _OFFSET = re.compile(r"([+-])(\d{2}):(\d{2})")
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock has no zone; that is its nature
@@ -20,7 +20,7 @@ class BrokerClock:
     """The time-zone rule of one broker server.
 
     Args:
-        rule: `EET/US` (Eastern European time on American daylight-saving dates), `UTC`,
+        rule: `EET-US` (Eastern European time on American daylight-saving dates), `UTC`,
             a fixed `+HH:MM`, or an IANA zone name.
 
     Raises:

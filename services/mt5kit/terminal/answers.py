@@ -36,7 +36,7 @@ class AgentError(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """The agent's envelope: exactly one of the two."""
 
-    answer: msgspec.Raw | None = None
+    answer: msgspec.Raw = msgspec.Raw()
     error: AgentError | None = None
 
 
@@ -81,8 +81,8 @@ def unpack(reply: object) -> msgspec.Raw:
         envelope = msgspec.json.decode(reply, type=Answer)
     except msgspec.DecodeError as garbled:
         raise TerminalUnavailable("the terminal's answer is garbled", retry_after_s=1) from garbled
-    if envelope.error is not None or envelope.answer is None:
-        raise refusal_of(envelope.error or AgentError("fault", "empty answer", 0))
+    if envelope.error is not None:
+        raise refusal_of(envelope.error)
     return envelope.answer
 
 

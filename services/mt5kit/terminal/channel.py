@@ -28,6 +28,9 @@ class Door(Protocol):
     def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
         """One round trip; raises TerminalTimeout or TerminalUnavailable."""
 
+    def stale(self) -> bool:
+        """Whether the terminal has hung up already."""
+
     def close(self) -> None:
         """End it politely."""
 
@@ -112,6 +115,8 @@ class Channel:
     # -- in the thread ----------------------------------------------------------------------------
 
     def _call(self, op: str, token: int, args: tuple[object, ...], deadline: float) -> object:
+        if self._door is not None and self._door.stale():
+            self._drop()
         door = self._door or self._connect_for_call(deadline)
         left = deadline - time.monotonic()
         if left <= 0:

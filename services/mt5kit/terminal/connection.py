@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.resources
+import select
 import socket
 from typing import Any, Final
 
@@ -53,12 +54,13 @@ class Connection:
         self._name = address.terminal_id
         numeric = guard.resolve(address)
         try:
-            stream = SocketStream.connect(
-                numeric, address.port, timeout=CONNECT_TIMEOUT_S, nodelay=True, keepalive=True
-            )
+            self._socket = socket.create_connection((numeric, address.port), CONNECT_TIMEOUT_S)
         except OSError as refused:
             raise self._away() from refused
-        self._socket: socket.socket = stream.sock
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stream = SocketStream(self._socket)
         try:
             self._rpyc = rpyc.core.protocol.Connection(
                 ClassicClient(), RpycChannel(stream), config=_CONFIG
@@ -67,10 +69,10 @@ class Connection:
             self._rpyc.execute(_SOURCE.read_text(encoding="utf-8") + _BIND)
             self._serve = rpyc.async_(self._rpyc.namespace["serve"])
         except TimeoutError as held:
-            self.abort()
+            stream.close()
             raise self._held() from held
         except GONE as gone:
-            self.abort()
+            stream.close()
             raise self._away() from gone
 
     def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
@@ -102,6 +104,14 @@ class Connection:
             self.abort()
             raise self._away() from gone.with_traceback(None)
         return reply
+
+    def stale(self) -> bool:
+        """Whether the terminal hung up while nobody was calling, so that nothing may be sent."""
+        try:
+            readable, _, _ = select.select([self._socket], [], [], 0)
+            return bool(readable) and not self._socket.recv(1, socket.MSG_PEEK)
+        except (OSError, ValueError):
+            return True
 
     def close(self) -> None:
         """End the connection politely; the terminal keeps its login."""

@@ -1,0 +1,96 @@
+# mt5-swarm. `make` alone prints what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8080
+ACCOUNTS ?= 3
+DATA ?= .local
+
+# A stamp for each lock, so that pip runs only when a lock has changed.
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: help
+help: ## Print this help
+	@echo "mt5-swarm: a MetaTrader 5 cloud that you host yourself"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Options: PORT=$(PORT) ACCOUNTS=$(ACCOUNTS) DATA=$(DATA) PYTHON=$(PYTHON)"
+
+.PHONY: run
+run: $(RUN_STAMP) ## Run everything on this machine: PORT=8080 ACCOUNTS=3
+	@exec $(BIN)/python -m local_stack run --port $(PORT) --accounts $(ACCOUNTS) --data-dir $(DATA)
+
+.PHONY: stop
+stop: $(RUN_STAMP) ## Stop what `make run` started; the data stays
+	@$(BIN)/python -m local_stack stop --data-dir $(DATA)
+
+.PHONY: clean
+clean: ## Stop, and forget the data of `make run`
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local_stack stop --data-dir $(DATA); fi
+	@rm -rf $(DATA)
+
+.PHONY: test
+test: lint unit ## Lint, types, doors and the fast tests (under five minutes)
+
+.PHONY: unit
+unit: $(DEV_STAMP) ## The fast tests alone
+	@$(BIN)/pytest -n 2 --dist loadfile
+
+.PHONY: test-long
+test-long: $(DEV_STAMP) ## The slow tests: the page in a real browser (needs chromium)
+	@$(BIN)/pytest tests/long
+
+.PHONY: lint
+lint: $(DEV_STAMP) ## Ruff, mypy and the doors between rooms
+	@$(BIN)/ruff check services tests
+	@$(BIN)/ruff format --check --quiet services tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(DEV_STAMP) ## Format the code and mend what ruff can
+	@$(BIN)/ruff check --fix --quiet services tests || true
+	@$(BIN)/ruff format services tests
+
+.PHONY: bench
+bench: $(DEV_STAMP) ## Measure; prints tables and rewrites docs/benchmarks.md
+	@$(BIN)/python -m tests.load
+
+.PHONY: screenshot
+screenshot: $(DEV_STAMP) ## Take docs/console.png anew (needs chromium)
+	@MT5_SCREENSHOT_DIR=docs $(BIN)/pytest -q tests/long/test_console_browser.py
+
+.PHONY: lock
+lock: $(DEV_STAMP) ## Resolve the dependencies anew into the lock files
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --upgrade \
+		--generate-hashes --no-emit-index-url --python-version 3.11 \
+		--extra local pyproject.toml --output-file requirements.lock
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --upgrade \
+		--generate-hashes --no-emit-index-url --python-version 3.11 --constraint requirements.lock \
+		--extra dev pyproject.toml --output-file requirements-dev.lock
+
+.PHONY: install
+install: $(RUN_STAMP) ## Make the virtual environment that `make run` uses
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "mt5-swarm needs Python 3.11 or newer; say which with PYTHON=..."; exit 1; }
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): requirements.lock pyproject.toml | $(BIN)/pip
+	@echo "Installing the locked packages (about half a minute the first time) ..."
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.lock $(RUN_STAMP)
+	@echo "Installing the locked packages for development ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""`make run`: the whole product on one machine, with embedded servers and simulated terminals."""

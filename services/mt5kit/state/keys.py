@@ -1,0 +1,65 @@
+"""Every Redis key there is: its type, how long it lives, who writes it."""
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["api", "stream", "market"]
+"""What a terminal is for; also which pool leases it."""
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """Names of all keys below one prefix. No name and no ticket's key reveals a secret."""
+
+    prefix: str = "mt5"
+
+    def lease(self, terminal_id: str) -> str:
+        """Hash {owner, token}; TTL of the lease (10 s); written by the owner's keeper."""
+        return f"{self.prefix}:lease:{terminal_id}"
+
+    def fence(self, terminal_id: str) -> str:
+        """String, the highest token ever given; TTL 7 days; written with the lease."""
+        return f"{self.prefix}:fence:{terminal_id}"
+
+    def replicas(self, role: Role) -> str:
+        """Sorted set replica → last heartbeat in ms; TTL of a lease; written by every keeper."""
+        return f"{self.prefix}:replicas:{role}"
+
+    def placements(self, role: Role) -> str:
+        """Hash account → terminal; no TTL, it is a record; written by the API pool."""
+        return f"{self.prefix}:placements:{role}"
+
+    def sessions(self, role: Role, terminal_id: str) -> str:
+        """Set of the accounts placed on a terminal; no TTL; written with `placements`."""
+        return f"{self.prefix}:sessions:{role}:{terminal_id}"
+
+    def stream_of(self, account_id: str) -> str:
+        """String, the stream terminal of an account; TTL of the reservation; see `occupant`."""
+        return f"{self.prefix}:stream_of:{account_id}"
+
+    def occupant(self, terminal_id: str) -> str:
+        """String, the one account of a stream terminal; TTL of the reservation.
+
+        Written by the API pool at assignment, refreshed and freed by the terminal's owner.
+        """
+        return f"{self.prefix}:occupant:{terminal_id}"
+
+    def live(self, account_id: str) -> str:
+        """Hash, newest state of a streamed account; TTL 60 s; written by the stream's owner."""
+        return f"{self.prefix}:live:{account_id}"
+
+    def replay(self, account_id: str) -> str:
+        """Stream of encoded messages under `<epoch>-<seq>`; TTL 60 s; written with `live`."""
+        return f"{self.prefix}:replay:{account_id}"
+
+    def snapshot(self, account_id: str) -> str:
+        """Hash, last look of an API terminal; TTL 10 min; written by the terminal's owner."""
+        return f"{self.prefix}:snapshot:{account_id}"
+
+    def ticket(self, digest: str) -> str:
+        """String, what a ticket grants; TTL of the ticket; named by the ticket's SHA-256 only."""
+        return f"{self.prefix}:ticket:{digest}"
+
+    def control(self, account_id: str) -> str:
+        """Channel, not a key: orders to whoever streams the account; sent by the API pool."""
+        return f"{self.prefix}:control:{account_id}"

@@ -1,0 +1,27 @@
+"""The Postgres stores: accounts, what workers record, audit.
+
+Every call names in its transaction the user or the account that it is about; row security shows
+it nothing else. Every call raises only errors of `mt5kit.errors`: `DatabaseUnavailable` while
+Postgres is away or overrun, `DatabaseFault` for a mistake of ours.
+"""
+
+from mt5kit.state.postgres.accounts import AccountStore
+from mt5kit.state.postgres.audit import AuditEntry, AuditStore
+from mt5kit.state.postgres.database import Database, DatabaseFault, DatabaseUnavailable
+from mt5kit.state.postgres.rows import AccountError, AccountRow, StoredLogin
+from mt5kit.state.postgres.worker import InstanceReport, RequestLog, WorkerStore
+
+__all__ = [
+    "AccountError",
+    "AccountRow",
+    "AccountStore",
+    "AuditEntry",
+    "AuditStore",
+    "Database",
+    "DatabaseFault",
+    "DatabaseUnavailable",
+    "InstanceReport",
+    "RequestLog",
+    "StoredLogin",
+    "WorkerStore",
+]

@@ -1,0 +1,249 @@
+"""What the owners of terminals and streams read and record. Runs as `mt5_worker`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from mt5kit.domain.accounts import AccountState
+from mt5kit.state.postgres.database import Database, json_text
+from mt5kit.state.postgres.rows import AccountError, StoredLogin, check_id, fetch_login, found
+
+InstanceType = Literal["websocket", "api", "hybrid"]
+
+
+class InstanceReport(msgspec.Struct, frozen=True):
+    """What a replica tells of itself.
+
+    Args:
+        instance_id: Its slot name.
+        instance_type: Which pool it belongs to.
+        assigned_accounts: Row ids (`accounts.id`) of the accounts it holds.
+        cpu_usage: Percent of one core.
+        memory_usage: Percent of its limit.
+        active_connections: Open sockets, or requests under way.
+        health_status: As an operator should see it.
+        hostname: Where it runs.
+        ip_address: Where it is reached.
+    """
+
+    instance_id: str
+    instance_type: InstanceType
+    assigned_accounts: tuple[int, ...] = ()
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    active_connections: int = 0
+    health_status: Literal["healthy", "degraded", "draining", "unhealthy"] = "healthy"
+    hostname: str | None = None
+    ip_address: str | None = None
+
+
+class RequestLog(msgspec.Struct, frozen=True):
+    """One answered request. `endpoint` is the route's template; `code` is None on success."""
+
+    created_at_ms: int
+    request_id: str
+    endpoint: str
+    method: str
+    status_code: int
+    response_time_ms: int
+    instance_id: str
+    turn: bool = False
+    code: str | None = None
+    account_id: str | None = None
+    user_id: UUID | None = None
+
+
+_LOG_COLUMNS = {
+    "created_at_ms": "bigint",
+    "request_id": "text",
+    "endpoint": "text",
+    "method": "text",
+    "status_code": "integer",
+    "response_time_ms": "integer",
+    "instance_id": "text",
+    "turn": "boolean",
+    "code": "text",
+    "account_id": "text",
+    "user_id": "uuid",
+}
+
+# One statement for a batch, since COPY is refused on a table under row security.
+_APPEND_LOGS = f"""
+    INSERT INTO api_request_logs (created_at, {", ".join([*_LOG_COLUMNS][1:])})
+    SELECT to_timestamp(created_at_ms / 1000.0), {", ".join([*_LOG_COLUMNS][1:])}
+    FROM unnest({", ".join(f"${n}::{t}[]" for n, t in enumerate(_LOG_COLUMNS.values(), 1))})
+        AS batch ({", ".join(_LOG_COLUMNS)})
+"""  # noqa: S608 - joined from constants
+
+_UPSERT_INSTANCE = """
+    INSERT INTO instance_registry AS known (instance_id, instance_type, assigned_accounts,
+        cpu_usage, memory_usage, active_connections, health_status, hostname, ip_address)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT (instance_id) DO UPDATE SET
+        instance_type = EXCLUDED.instance_type, assigned_accounts = EXCLUDED.assigned_accounts,
+        cpu_usage = EXCLUDED.cpu_usage, memory_usage = EXCLUDED.memory_usage,
+        active_connections = EXCLUDED.active_connections, health_status = EXCLUDED.health_status,
+        hostname = EXCLUDED.hostname, ip_address = EXCLUDED.ip_address, last_heartbeat = now(),
+        started_at = CASE WHEN $10 THEN now() ELSE known.started_at END
+"""
+
+
+class WorkerStore:
+    """Accounts by name, one at a time, and the records that belong to no user."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def credentials(self, account_id: str) -> StoredLogin:
+        """The stored credentials, to log the account in.
+
+        Raises:
+            AccountNotFound: There is no such account.
+        """
+        check_id(account_id)
+        async with self._database.transaction(account_id=account_id) as connection:
+            return await fetch_login(connection, account_id)
+
+    async def set_state(
+        self,
+        account_id: str,
+        state: AccountState,
+        error: AccountError | None = None,
+        *,
+        logged_in: bool = False,
+    ) -> None:
+        """Record where the account stands, why, and whether it has just logged in.
+
+        Raises:
+            AccountNotFound: There is no such account, or no longer.
+        """
+        check_id(account_id)
+        async with self._database.transaction(account_id=account_id) as connection:
+            changed = await connection.fetchval(
+                "UPDATE accounts SET state = $2, last_error = $3,"
+                " last_login = CASE WHEN $4 THEN now() ELSE last_login END"
+                " WHERE account_id = $1 RETURNING 1",
+                *(account_id, state.value, error and json_text(error), logged_in),
+            )
+        found(changed, account_id)
+
+    async def touch_poll(self, account_id: str) -> None:
+        """Record that the account has been looked at now. For once a minute, not for every look.
+
+        Raises:
+            AccountNotFound: There is no such account, or no longer.
+        """
+        check_id(account_id)
+        async with self._database.transaction(account_id=account_id) as connection:
+            changed = await connection.fetchval(
+                "UPDATE accounts SET last_poll = now() WHERE account_id = $1 RETURNING 1",
+                account_id,
+            )
+        found(changed, account_id)
+
+    async def open_subscription(self, account_id: str, instance_id: str) -> int:
+        """Record a socket on an account; the subscription's id.
+
+        Raises:
+            AccountNotFound: There is no such account, or no longer.
+        """
+        check_id(account_id)
+        async with self._database.transaction(account_id=account_id) as connection:
+            subscription: int | None = await connection.fetchval(
+                # The lock lets a deletion under way finish first, and then there is no row.
+                "INSERT INTO websocket_subscriptions (account_id, user_id, instance_id)"
+                " SELECT id, user_id, $2 FROM accounts WHERE account_id = $1 FOR KEY SHARE"
+                " RETURNING id",
+                *(account_id, instance_id),
+            )
+        return found(subscription, account_id)
+
+    async def heartbeat_subscriptions(self, account_id: str, instance_id: str) -> None:
+        """Record that an instance still serves its sockets on an account."""
+        check_id(account_id)
+        async with self._database.transaction(account_id=account_id) as connection:
+            await connection.execute(
+                "UPDATE websocket_subscriptions SET last_heartbeat = now()"
+                " WHERE is_active AND instance_id = $2"
+                " AND account_id = (SELECT id FROM accounts WHERE account_id = $1)",
+                *(account_id, instance_id),
+            )
+
+    async def close_subscription(
+        self, account_id: str, subscription: int, close_code: int | None = None
+    ) -> None:
+        """Record that a socket has closed. Without effect where it was recorded, or erased."""
+        check_id(account_id)
+        async with self._database.transaction(account_id=account_id) as connection:
+            await connection.execute(
+                "UPDATE websocket_subscriptions"
+                " SET is_active = FALSE, disconnected_at = now(), close_code = $2"
+                " WHERE is_active AND id = $1",
+                *(subscription, close_code),
+            )
+
+    async def register_instance(self, report: InstanceReport) -> None:
+        """Enter a replica that has just started; a slot's earlier task is overwritten."""
+        await self._upsert_instance(report, started=True)
+
+    async def heartbeat_instance(self, report: InstanceReport) -> None:
+        """Renew a replica's entry; it is made again if somebody has removed it."""
+        await self._upsert_instance(report, started=False)
+
+    async def _upsert_instance(self, report: InstanceReport, *, started: bool) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                _UPSERT_INSTANCE,
+                *(report.instance_id, report.instance_type, report.assigned_accounts),
+                *(report.cpu_usage, report.memory_usage, report.active_connections),
+                *(report.health_status, report.hostname, report.ip_address, started),
+            )
+
+    async def remove_instance(self, instance_id: str) -> None:
+        """Take a replica that shuts down out of the registry."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "DELETE FROM instance_registry WHERE instance_id = $1", instance_id
+            )
+
+    async def instance_for_account(self, row_id: int, instance_type: InstanceType) -> str | None:
+        """The live instance that holds the account (`accounts.id`), else the least loaded one."""
+        async with self._database.transaction() as connection:
+            instance: str | None = await connection.fetchval(
+                "SELECT get_instance_for_account($1, $2)", row_id, instance_type
+            )
+        return instance
+
+    async def terminal_event(
+        self, terminal_id: str, event: str, detail: Mapping[str, object] | None = None
+    ) -> None:
+        """Append to the history of a terminal."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO terminal_events (terminal_id, event, detail) VALUES ($1, $2, $3)",
+                *(terminal_id, event, json_text(detail or {})),
+            )
+
+    async def append_request_logs(self, rows: Sequence[RequestLog]) -> None:
+        """Append a batch of answered requests: all of it, or nothing and an error."""
+        columns = [[getattr(row, name) for row in rows] for name in _LOG_COLUMNS]
+        async with self._database.transaction() as connection:
+            await connection.execute(_APPEND_LOGS, *columns)
+
+    async def ensure_request_log_partitions(self, days_ahead: int = 7) -> int:
+        """Make the log's partitions of today and the days to come; how many were missing."""
+        async with self._database.transaction() as connection:
+            made: int = await connection.fetchval(
+                "SELECT ensure_request_log_partitions($1)", days_ahead
+            )
+        return made
+
+    async def drop_request_log_partitions(self, keep_days: int) -> int:
+        """Drop the log of days older than `keep_days` before today; how many partitions went."""
+        async with self._database.transaction() as connection:
+            dropped: int = await connection.fetchval(
+                "SELECT drop_request_log_partitions($1)", keep_days
+            )
+        return dropped

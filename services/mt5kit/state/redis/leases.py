@@ -1,0 +1,116 @@
+"""Leases of terminals: one owner at a time, each with a higher token than the last."""
+
+import msgspec
+
+from mt5kit.state.keys import Role
+from mt5kit.state.redis.connection import Lua, RedisStore
+
+LEASE_TTL_MS = 10_000
+"""A dead owner's terminals are free again after this; four renewals fit into it."""
+
+FENCE_TTL_MS = 7 * 24 * 3_600_000
+"""The clock makes tokens grow anyway; the last token only guards against a clock set back."""
+
+_ACQUIRE = Lua("""
+-- KEYS lease, fence; ARGV owner, lease TTL ms, fence TTL ms
+local holder = redis.call('HGET', KEYS[1], 'owner')
+if holder and holder ~= ARGV[1] then return false end
+local now = redis.call('TIME')
+local token = now[1] * 1000000 + now[2]
+local last = tonumber(redis.call('GET', KEYS[2]) or '0')
+if last >= token then token = last + 1 end
+local text = string.format('%.0f', token)
+redis.call('SET', KEYS[2], text, 'PX', ARGV[3])
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'token', text)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return text
+""")
+
+_RENEW = Lua("""
+-- KEYS lease, fence; ARGV owner, token, lease TTL ms, fence TTL ms
+local lease = redis.call('HMGET', KEYS[1], 'owner', 'token')
+if lease[1] then
+  if lease[1] ~= ARGV[1] or lease[2] ~= ARGV[2] then return 0 end
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+  return redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+-- It ran out while Redis was away or was wiped. If nobody has had it since, it is still ours.
+local last = redis.call('GET', KEYS[2])
+if last and last ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'token', ARGV[2])
+return redis.call('PEXPIRE', KEYS[1], ARGV[3])
+""")
+
+_RELEASE = Lua("""
+-- KEYS lease; ARGV owner, token
+local lease = redis.call('HMGET', KEYS[1], 'owner', 'token')
+if lease[1] ~= ARGV[1] or lease[2] ~= ARGV[2] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
+
+_ANNOUNCE = Lua("""
+-- KEYS replicas; ARGV replica, window ms
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZADD', KEYS[1], ms, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms - ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+""")
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right to use a terminal; `token` fences off every earlier owner, and is below 2^53."""
+
+    terminal_id: str
+    owner: str
+    token: int
+
+
+class LeaseStore(RedisStore):
+    """Leases and the replicas that share them.
+
+    Every method raises `StateUnavailable` while Redis is away; `acquire` and `announce` also
+    while it is full.
+    """
+
+    __slots__ = ()
+
+    async def acquire(
+        self, terminal_id: str, owner: str, ttl_ms: int = LEASE_TTL_MS
+    ) -> Lease | None:
+        """A lease with a new token, or None while another owner holds the terminal.
+
+        An owner that already holds it gets a higher token too: that opens a new epoch.
+        """
+        keys = (self._keys.lease(terminal_id), self._keys.fence(terminal_id))
+        token = await self._run(_ACQUIRE, keys, owner, ttl_ms, FENCE_TTL_MS)
+        return Lease(terminal_id, owner, int(token)) if token else None
+
+    async def renew(self, lease: Lease, ttl_ms: int = LEASE_TTL_MS) -> bool:
+        """Whether the lease still stands, now for another `ttl_ms`; works in a full Redis.
+
+        One that ran out is taken up again under its token if nobody has had the terminal since.
+        """
+        keys = (self._keys.lease(lease.terminal_id), self._keys.fence(lease.terminal_id))
+        return bool(await self._run(_RENEW, keys, lease.owner, lease.token, ttl_ms, FENCE_TTL_MS))
+
+    async def release(self, lease: Lease) -> bool:
+        """Give the terminal back; False if it was no longer ours."""
+        keys = (self._keys.lease(lease.terminal_id),)
+        return bool(await self._run(_RELEASE, keys, lease.owner, lease.token))
+
+    async def holder(self, terminal_id: str) -> Lease | None:
+        """Who holds the terminal now."""
+        owner, token = await self._command("HMGET", self._keys.lease(terminal_id), "owner", "token")
+        return Lease(terminal_id, owner.decode(), int(token)) if owner else None
+
+    async def announce(self, role: Role, replica: str, window_ms: int) -> tuple[str, ...]:
+        """Say that a replica lives; every replica heard of within the window, sorted."""
+        members = await self._run(_ANNOUNCE, (self._keys.replicas(role),), replica, window_ms)
+        return tuple(sorted(member.decode() for member in members))
+
+    async def withdraw(self, role: Role, replica: str) -> None:
+        """Say that a replica has gone, so that the others take over at once."""
+        await self._command("ZREM", self._keys.replicas(role), replica)

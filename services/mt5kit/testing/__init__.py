@@ -1,0 +1,1 @@
+"""Hand-written doubles of the outside world, shipped for whoever builds on us."""

@@ -1,0 +1,156 @@
+from collections.abc import Awaitable, Callable
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from mt5kit.state.postgres import AccountRow, Database, DatabaseFault, WorkerStore
+
+MakeAccount = Callable[..., Awaitable[AccountRow]]
+
+
+@pytest.fixture
+def pools(app_pool: asyncpg.Pool, worker_pool: asyncpg.Pool) -> dict[str, asyncpg.Pool]:
+    return {"app": app_pool, "worker": worker_pool}
+
+
+async def visible(database: Database, table: str, **scope: object) -> int:
+    async with database.transaction(**scope) as connection:  # type: ignore[arg-type]  # user_id or account_id
+        count: int = await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - a literal of this file
+    return count
+
+
+async def test_a_forgotten_where_reaches_only_the_user(
+    make_account: MakeAccount, app_database: Database, owner: asyncpg.Connection
+) -> None:
+    mine, other = await make_account(), await make_account()
+    async with app_database.transaction(user_id=mine.user_id) as connection:
+        rows = await connection.fetch("SELECT account_id FROM accounts")
+        assert [row["account_id"] for row in rows] == [mine.account_id]
+        assert await connection.execute("UPDATE accounts SET metadata = '{\"x\": 1}'") == "UPDATE 1"
+        moves = await connection.fetch("SELECT DISTINCT account_id FROM account_state_transitions")
+        assert [move["account_id"] for move in moves] == [mine.id]
+        assert await connection.execute("DELETE FROM accounts") == "DELETE 1"
+    left = await owner.fetch("SELECT metadata FROM accounts WHERE id = $1", other.id)
+    assert [row["metadata"] for row in left] == ["{}"]
+
+
+async def test_a_forgotten_where_reaches_only_the_named_account(
+    make_account: MakeAccount, worker_database: Database, owner: asyncpg.Connection
+) -> None:
+    user = uuid4()
+    named, other = await make_account(user), await make_account(user)
+    async with worker_database.transaction(account_id=named.account_id) as connection:
+        rows = await connection.fetch("SELECT account_id FROM accounts")
+        assert [row["account_id"] for row in rows] == [named.account_id]
+        moved = await connection.execute("UPDATE accounts SET state = 'broker_disconnected'")
+        assert moved == "UPDATE 1"
+    state = await owner.fetchval("SELECT state FROM accounts WHERE id = $1", other.id)
+    assert state == "connected"
+
+
+@pytest.mark.parametrize("table", ["accounts", "websocket_subscriptions"])
+async def test_a_transaction_that_names_nothing_sees_nothing(
+    make_account: MakeAccount,
+    worker_store: WorkerStore,
+    app_database: Database,
+    worker_database: Database,
+    table: str,
+) -> None:
+    account = await make_account()
+    await worker_store.open_subscription(account.account_id, "ws-1")
+    assert await visible(app_database, table) == 0
+    assert await visible(worker_database, table) == 0
+    # Each role has its own scope; the other's name opens nothing.
+    assert await visible(app_database, table, account_id=account.account_id) == 0
+    assert await visible(worker_database, table, user_id=account.user_id) == 0
+    assert await visible(app_database, table, user_id=account.user_id) == 1
+    assert await visible(worker_database, table, account_id=account.account_id) == 1
+
+
+@pytest.mark.parametrize("role", ["app", "worker"])
+async def test_after_a_commit_the_setting_is_empty_and_opens_nothing(
+    make_account: MakeAccount, role: str, pools: dict[str, asyncpg.Pool]
+) -> None:
+    account = await make_account()
+    async with pools[role].acquire() as connection:
+        async with connection.transaction():
+            await connection.execute(
+                "SELECT set_config('app.user_id', $1, true),"
+                " set_config('app.account_id', $2, true)",
+                *(str(account.user_id), account.account_id),
+            )
+            assert await connection.fetchval("SELECT count(*) FROM accounts") == 1
+        assert await connection.fetchval("SELECT current_setting('app.user_id', true)") == ""
+        assert await connection.fetchval("SELECT current_setting('app.account_id', true)") == ""
+        assert await connection.fetchval("SELECT count(*) FROM accounts") == 0
+
+
+async def test_a_row_cannot_be_given_to_another_user(
+    make_account: MakeAccount, app_database: Database
+) -> None:
+    account = await make_account()
+    for statement in (
+        "UPDATE accounts SET user_id = gen_random_uuid()",
+        "UPDATE accounts SET account_id = 'other'",
+        "UPDATE accounts SET uuid = gen_random_uuid()",
+    ):
+        with pytest.raises(DatabaseFault, match="permission denied"):
+            async with app_database.transaction(user_id=account.user_id) as connection:
+                await connection.execute(statement)
+    with pytest.raises(DatabaseFault, match="row-level security"):
+        async with app_database.transaction(user_id=account.user_id) as connection:
+            await insert_for(connection, uuid4())
+
+
+async def insert_for(connection: asyncpg.pool.PoolConnectionProxy, user_id: UUID) -> None:
+    await connection.execute(
+        "INSERT INTO accounts (account_id, user_id, login, server, encrypted_password, wrapped_key,"
+        " encryption_key_id) VALUES ('planted', $1, 1, 'Demo', $2, $2, 'k')",
+        *(user_id, b"s" * 60),
+    )
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("app", "SELECT * FROM api_request_logs"),
+        ("app", "SELECT * FROM api_request_logs_default"),
+        ("app", "SELECT * FROM instance_registry"),
+        ("app", "SELECT * FROM audit_log"),
+        (
+            "app",
+            "INSERT INTO account_state_transitions (account_id, to_state) VALUES (1, 'x')",
+        ),
+        ("app", "SELECT drop_request_log_partitions(1)"),
+        ("app", "CREATE TABLE mine ()"),
+        ("worker", "SELECT * FROM api_request_logs"),
+        ("worker", "SELECT * FROM api_request_logs_default"),
+        ("worker", "DELETE FROM api_request_logs"),
+        ("worker", "SELECT * FROM audit_log"),
+        ("worker", "SELECT * FROM account_state_transitions"),
+        ("worker", "DELETE FROM accounts"),
+        ("worker", "UPDATE accounts SET encrypted_password = wrapped_key"),
+        ("worker", "SELECT * FROM monitoring_dashboard"),
+        ("worker", "DELETE FROM terminal_events"),
+        ("worker", "CREATE TABLE mine ()"),
+    ],
+)
+async def test_what_a_role_has_no_use_for_is_denied(
+    role: str, statement: str, pools: dict[str, asyncpg.Pool]
+) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await pools[role].execute(statement)
+
+
+async def test_a_worker_cannot_subscribe_another_user(
+    make_account: MakeAccount, worker_database: Database
+) -> None:
+    account = await make_account()
+    with pytest.raises(DatabaseFault, match="row-level security"):
+        async with worker_database.transaction(account_id=account.account_id) as connection:
+            await connection.execute(
+                "INSERT INTO websocket_subscriptions (account_id, user_id, instance_id)"
+                " VALUES ($1, $2, 'ws-1')",
+                *(account.id, uuid4()),
+            )

@@ -1,0 +1,157 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from local_stack.embedded import EmbeddedRedis
+from mt5kit.errors import TerminalUnavailable
+from mt5kit.state.redis import (
+    KeeperPlan,
+    Keys,
+    Lease,
+    LeaseKeeper,
+    LeaseStore,
+    StateUnavailable,
+    open_redis,
+)
+
+TERMINALS = ("T1", "T2", "T3", "T4", "T5")
+
+
+class Watched:
+    """A keeper and what it told."""
+
+    def __init__(self, redis: Redis, keys: Keys, owner: str, own: frozenset[str]) -> None:
+        self.gained: list[Lease] = []
+        self.lost: list[str] = []
+        self.terminals = list(TERMINALS)
+        plan = KeeperPlan("stream", owner, lambda: self.terminals, own=own, interval_s=0.01)
+        self.keeper = LeaseKeeper(
+            LeaseStore(redis, keys), plan, on_gained=self.gained.append, on_lost=self.lost.append
+        )
+
+    @property
+    def held(self) -> set[str]:
+        return set(self.keeper.held)
+
+
+Make = Callable[..., Watched]
+
+
+@pytest.fixture
+async def make(redis: Redis, keys: Keys) -> AsyncIterator[Make]:
+    made: list[Watched] = []
+
+    def _make(owner: str, *own: str) -> Watched:
+        made.append(Watched(redis, keys, owner, frozenset(own)))
+        return made[-1]
+
+    yield _make
+    for one in made:
+        await one.keeper.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the condition has no event to wait for
+            await asyncio.sleep(0.005)
+
+
+async def test_one_replica_takes_everything(make: Make) -> None:
+    alone = make("a")
+    await alone.keeper.round()
+    assert alone.held == set(TERMINALS)
+    assert alone.gained == list(alone.keeper.held.values())
+    assert alone.keeper.token_of("T1") == alone.gained[0].token
+
+
+async def test_two_replicas_share_and_hand_over(make: Make) -> None:
+    first, second = make("a", "T4"), make("b", "T1")
+    await first.keeper.round()
+    await second.keeper.round()
+    assert second.held == set()
+    await first.keeper.round()
+    assert len(first.held) == 3
+    assert "T4" in first.held
+    await second.keeper.round()
+    assert len(second.held) == 2
+    assert first.held | second.held == set(TERMINALS)
+    assert set(first.lost) == second.held
+    for lease in second.gained:
+        before = next(one for one in first.gained if one.terminal_id == lease.terminal_id)
+        assert lease.token > before.token
+
+    await first.keeper.close()
+    assert first.held == set()
+    await second.keeper.round()
+    assert second.held == set(TERMINALS)
+
+
+async def test_its_own_terminals_come_first(make: Make) -> None:
+    first, second = make("a", "T3"), make("b", "T1", "T5")
+    await first.keeper._store.announce("stream", "a", 10_000)
+    await second.keeper.round()
+    assert {"T1", "T5"} < second.held
+    await first.keeper.round()
+    assert "T3" in first.held or "T3" in second.held
+    assert first.held | second.held == set(TERMINALS)
+
+
+async def test_a_terminal_that_no_longer_exists_is_given_back(make: Make) -> None:
+    alone = make("a")
+    await alone.keeper.round()
+    alone.terminals.remove("T5")
+    await alone.keeper.round()
+    assert alone.lost == ["T5"]
+    assert await alone.keeper._store.holder("T5") is None
+
+
+async def test_a_terminal_taken_by_another_is_dropped(make: Make, redis: Redis) -> None:
+    alone = make("a")
+    await alone.keeper.round()
+    await redis.flushall()
+    await alone.keeper._store.acquire("T2", "thief")
+    await alone.keeper.round()
+    assert alone.lost == ["T2"]
+    with pytest.raises(TerminalUnavailable) as refused:
+        alone.keeper.token_of("T2")
+    assert refused.value.retry_after_s
+
+
+async def test_a_reissued_token_is_higher_and_renewed(make: Make) -> None:
+    alone = make("a")
+    await alone.keeper.round()
+    before = alone.keeper.token_of("T1")
+    after = await alone.keeper.reissue("T1")
+    assert after > before
+    await alone.keeper.round()
+    assert alone.keeper.token_of("T1") == after
+    assert alone.lost == []
+
+
+async def test_it_keeps_what_it_has_while_redis_is_away_and_says_so_once(
+    redis_server: EmbeddedRedis, redis_url: str, keys: Keys
+) -> None:
+    client = open_redis(redis_url)
+    watched = Watched(client, keys, "a", frozenset())
+    try:
+        with capture_logs() as logs:
+            watched.keeper.start()
+            await until(lambda: len(watched.held) == len(TERMINALS))
+            tokens = dict(watched.keeper.held)
+            await asyncio.to_thread(redis_server.stop)
+            await until(lambda: any(line["event"] == "leases_kept_without_redis" for line in logs))
+            for _ in range(3):
+                with pytest.raises(StateUnavailable):
+                    await watched.keeper.round()
+            await asyncio.to_thread(redis_server.start)
+            await until(lambda: any(line["event"] == "leases_renewed_again" for line in logs))
+        assert dict(watched.keeper.held) == tokens
+        assert watched.lost == []
+        assert sum(line["event"] == "leases_kept_without_redis" for line in logs) == 1
+    finally:
+        await watched.keeper.close()
+        await client.aclose()
+        await asyncio.to_thread(redis_server.start)

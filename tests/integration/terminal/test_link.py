@@ -1,0 +1,333 @@
+"""The link to a simulated terminal: values, identity, reconnects, secrets."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+import traceback
+from collections.abc import AsyncIterator
+
+import msgspec
+import psutil
+import pytest
+import rpyc
+from prometheus_client import CollectorRegistry
+
+from local_stack.simulator import PlacedTerminal
+from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.domain.history import HistoryQuery
+from mt5kit.errors import (
+    BrokerTimeout,
+    LoginRefused,
+    Mt5SwarmError,
+    StaleToken,
+    TerminalTimeout,
+    TerminalUnavailable,
+    WrongAccount,
+)
+from mt5kit.secret import Secret
+from mt5kit.telemetry.terminal_metrics import TerminalMetrics
+from mt5kit.terminal.address import AddressGuard, TerminalAddress
+from mt5kit.terminal.credentials import Credentials
+from mt5kit.terminal.link import TerminalLink
+
+SERVER = "Test-Server"
+ALPHA, BETA = AccountIdentity(1001, SERVER), AccountIdentity(1002, SERVER)
+ALPHA_IN = Credentials(ALPHA, Secret("alpha-pass-1001"))
+BETA_IN = Credentials(BETA, Secret("beta-pass-1002"))
+UNSHOWN = "the-secret-that-must-not-show"
+LOOPBACK = AddressGuard(["127.0.0.0/8"])
+
+
+@pytest.fixture(scope="module")
+def simulated(simulate):  # noqa: ANN001, ANN201 - typed where it is defined
+    return simulate(["t-1"])
+
+
+@pytest.fixture
+def terminal(simulated) -> PlacedTerminal:  # noqa: ANN001
+    return simulated.terminals["t-1"]
+
+
+class Links:
+    """Links and the registry they count in."""
+
+    def __init__(self, terminal: PlacedTerminal) -> None:
+        self.registry = CollectorRegistry()
+        self.metrics = TerminalMetrics(self.registry)
+        self.address = terminal.address
+        self.made: list[TerminalLink] = []
+
+    def link(self, address: TerminalAddress | None = None) -> TerminalLink:
+        link = TerminalLink(address or self.address, LOOPBACK, self.metrics)
+        self.made.append(link)
+        return link
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+async def links(terminal: PlacedTerminal) -> AsyncIterator[Links]:
+    links = Links(terminal)
+    yield links
+    for link in links.made:
+        await link.aclose()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tokens():  # noqa: ANN201 - a counter
+    """Tokens grow over the whole module: the terminal remembers the highest."""
+    return iter(range(1, 10_000))
+
+
+@pytest.fixture
+def token(tokens) -> int:  # noqa: ANN001
+    return next(tokens)
+
+
+async def test_a_login_looks_in_the_same_turn(links: Links, token: int) -> None:
+    look = await links.link().sign_in(token, ALPHA_IN)
+    assert look.identity == ALPHA
+    assert len(look.positions) == 2
+    assert len(look.orders) == 1
+    assert look.account.equity == pytest.approx(
+        look.account.balance + sum(position.profit for position in look.positions), abs=0.01
+    )
+    assert links.sample("mt5_logins_total", server=SERVER, outcome="ok") == 1
+
+
+async def test_reads_name_their_account_and_refuse_others(links: Links, token: int) -> None:
+    link = links.link()
+    await link.sign_in(token, ALPHA_IN)
+    assert (await link.snapshot(token, ALPHA)).identity == ALPHA
+    with pytest.raises(WrongAccount):
+        await link.snapshot(token, BETA)
+    with pytest.raises(WrongAccount):
+        await link.snapshot(token, AccountIdentity(1001, "Other-Server"))
+    assert links.sample("mt5_wrong_account_refusals_total") == 2
+
+
+async def test_history_comes_in_pages(links: Links, token: int) -> None:
+    link = links.link()
+    await link.sign_in(token, ALPHA_IN)
+    whole = HistoryQuery(0, 2_000_000_000, "", None, 1000)
+    deals = (await link.deals(token, ALPHA, whole)).rows
+    orders = (await link.orders(token, ALPHA, whole)).rows
+    assert len(deals) == 1 + 2 + 2 * 6
+    assert len(orders) == 2 + 2 * 6
+    assert [d.ticket for d in deals] == [
+        d.ticket for d in sorted(deals, key=lambda d: (d.time_msc, d.ticket), reverse=True)
+    ]
+    paged = []
+    before = None
+    more = True
+    while more:
+        page = await link.deals(
+            token, ALPHA, msgspec.structs.replace(whole, before=before, limit=4)
+        )
+        paged += page.rows
+        more, before = page.more, (page.rows[-1].time_msc, page.rows[-1].ticket)
+    assert tuple(paged) == deals
+
+
+async def test_the_poll_tells_of_changes_and_of_none(links: Links, token: int) -> None:
+    link = links.link()
+    await link.sign_in(token, ALPHA_IN)
+    first = await link.wait_changes(token, ALPHA, "")
+    second = await link.wait_changes(token, ALPHA, first.version)
+    assert second.version != first.version
+    assert second.snapshot != first.snapshot
+    unmoved = await link.wait_changes(token, ALPHA, second.version, timeout_s=0)
+    assert unmoved.version == second.version or unmoved.snapshot != second.snapshot
+
+
+async def test_calls_go_on_beside_a_poll(links: Links, token: int) -> None:
+    link = links.link()
+    await link.sign_in(token, ALPHA_IN)
+    look = await link.wait_changes(token, ALPHA, "")
+    poll = asyncio.create_task(link.wait_changes(token, ALPHA, look.version))
+    for _ in range(20):
+        assert (await link.snapshot(token, ALPHA)).identity == ALPHA
+    await poll
+
+
+async def test_a_wrong_password_carries_the_terminals_words(links: Links, token: int) -> None:
+    wrong = Credentials(ALPHA, Secret("not-the-password"))
+    with pytest.raises(LoginRefused) as refused:
+        await links.link().sign_in(token, wrong, must_prove=True)
+    assert refused.value.details["mt5_code"] == -6
+    assert "Authorization failed" in str(refused.value.details["mt5_text"])
+    assert links.sample("mt5_logins_total", server=SERVER, outcome="refused") == 1
+
+
+async def test_an_unknown_server_ends_in_a_broker_timeout(links: Links, token: int) -> None:
+    nowhere = Credentials(AccountIdentity(1001, "No-Such-Server"), Secret("x"))
+    with pytest.raises(BrokerTimeout):
+        await links.link().sign_in(token, nowhere, deadline_s=3)
+
+
+async def test_an_older_owner_is_refused(links: Links, tokens) -> None:  # noqa: ANN001
+    older, newer = next(tokens), next(tokens)
+    old, new = links.link(), links.link()
+    await old.sign_in(older, ALPHA_IN)
+    await new.sign_in(newer, BETA_IN)
+    with pytest.raises(StaleToken):
+        await old.sign_in(older, ALPHA_IN, must_prove=True)
+    assert (await new.snapshot(newer, BETA)).identity == BETA
+
+
+async def test_a_frozen_terminal_is_a_timeout_and_then_serves_again(
+    links: Links,
+    token: int,
+    simulated,  # noqa: ANN001
+) -> None:
+    link = links.link()
+    await link.sign_in(token, ALPHA_IN)
+    pid = int(simulated.states()[0]["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        await asyncio.sleep(0.01)
+    try:
+        with pytest.raises(TerminalTimeout):
+            await link.snapshot(token, ALPHA, deadline_s=0.2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (await link.snapshot(token, ALPHA)).identity == ALPHA
+
+
+async def test_after_a_kill_the_next_call_after_the_restart_works(
+    links: Links,
+    token: int,
+    simulated,  # noqa: ANN001
+) -> None:
+    link = links.link()
+    link.start()
+    await link.sign_in(token, ALPHA_IN)
+    before = simulated.states()[0]
+    waiting = asyncio.create_task(link.wait_changes(token, ALPHA, ""))
+    await waiting
+    os.kill(int(before["pid"]), signal.SIGKILL)
+    with pytest.raises(TerminalUnavailable) as away:
+        while True:
+            await link.snapshot(token, ALPHA)
+    assert away.value.retry_after_s
+    simulated.control.post("/terminals/1/restart").raise_for_status()
+    # A new process knows no login; that it answers at all is the reconnect and the re-install.
+    with pytest.raises(WrongAccount):
+        await link.snapshot(token, ALPHA)
+    assert (await link.sign_in(token, ALPHA_IN)).identity == ALPHA
+    assert (await link.wait_changes(token, ALPHA, "")).snapshot.identity == ALPHA
+    assert links.sample("mt5_terminal_up", terminal="t-1") == 1
+    assert (links.sample("mt5_terminal_reconnects_total", terminal="t-1") or 0) >= 1
+
+
+async def test_nobody_there_is_unavailable_with_advice(links: Links, token: int) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = TerminalAddress("ghost", "127.0.0.1", unused.getsockname()[1])
+        with pytest.raises(TerminalUnavailable) as away:
+            await links.link(address).snapshot(token, ALPHA)
+    assert away.value.retry_after_s
+
+
+async def test_what_is_no_rpyc_server_is_unavailable(links: Links, token: int) -> None:
+    def chatter(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=chatter, args=(server,))
+        thread.start()
+        address = TerminalAddress("web", "127.0.0.1", server.getsockname()[1])
+        with pytest.raises(TerminalUnavailable):
+            await links.link(address).snapshot(token, ALPHA)
+        thread.join()
+
+
+async def test_another_account_behind_our_back_never_shows(
+    links: Links, token: int, terminal: PlacedTerminal
+) -> None:
+    """A stock client logs two accounts in by turns, thousands of times, while readers read."""
+    link = links.link()
+    balance = (await link.sign_in(token, ALPHA_IN)).account.balance
+    switches = 3000
+    stop = threading.Event()
+    done = []
+
+    def interfere() -> None:
+        conn = rpyc.connect(terminal.host, terminal.port, service=rpyc.core.service.ClassicClient)
+        conn.execute("import MetaTrader5 as mt5")
+        passwords = ((1002, "beta-pass-1002"), (1001, "alpha-pass-1001"))
+        login = conn.namespace["mt5"].login
+        for turn in range(switches):
+            if stop.is_set():
+                break
+            number, password = passwords[turn % 2]
+            login(number, password=password, server=SERVER)
+            done.append(turn)
+        conn.close()
+
+    thread = threading.Thread(target=interfere)
+    thread.start()
+    right = wrong = refused = 0
+    try:
+        while thread.is_alive():
+            try:
+                look = await link.snapshot(token, ALPHA)
+            except WrongAccount:
+                refused += 1
+                continue
+            # By the figures too: each account has a balance of its own.
+            if look.identity == ALPHA and look.account.balance == balance:
+                right += 1
+            else:
+                wrong += 1
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join)
+    assert len(done) == switches
+    assert wrong == 0
+    assert right > 0
+    assert refused > 0
+
+
+async def test_a_password_shows_nowhere(
+    links: Links, token: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    wrong = Credentials(ALPHA, Secret(UNSHOWN))
+    shown = [repr(wrong), str(wrong), f"{wrong}"]
+    for server in (SERVER, "No-Such-Server"):
+        credentials = Credentials(AccountIdentity(1001, server), Secret(UNSHOWN))
+        try:
+            await links.link().sign_in(token, credentials, must_prove=True, deadline_s=2)
+        except Mt5SwarmError as failure:
+            lines = traceback.TracebackException.from_exception(failure, capture_locals=True)
+            shown += ["".join(lines.format()), repr(failure.details), caplog.text]
+    assert len(shown) > 3
+    assert not [text for text in shown if UNSHOWN in text]
+
+
+async def test_threads_are_named_and_end_with_the_link(
+    terminal: PlacedTerminal, token: int
+) -> None:
+    links = Links(terminal)
+    link = links.link()
+    await link.sign_in(token, ALPHA_IN)
+    await link.wait_changes(token, ALPHA, "")
+    names = {thread.name.rsplit("_", 1)[0] for thread in threading.enumerate()}
+    assert {"mt5-t-1-call", "mt5-t-1-poll"} <= names
+    await link.aclose()
+    gc.collect()
+    process = psutil.Process()
+    for thread in threading.enumerate():
+        if thread.name.startswith("mt5-t-1"):
+            await asyncio.to_thread(thread.join, 10)
+    assert not [t for t in threading.enumerate() if t.name.startswith("mt5-t-1")]
+    ports = {connection.raddr.port for connection in process.net_connections() if connection.raddr}
+    assert terminal.port not in ports

@@ -1,0 +1,218 @@
+"""A replica on a real uvicorn and a real Redis, with a terminal that does as it is told."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from websockets.asyncio.client import ClientConnection, connect
+
+from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.domain.broker_time import DEFAULT_RULE
+from mt5kit.domain.brokers import Brokers
+from mt5kit.errors import AccountNotFound, LoginRefused
+from mt5kit.secret import Secret
+from mt5kit.state.keys import Keys
+from mt5kit.state.redis import (
+    ControlChannel,
+    Lease,
+    LeaseStore,
+    LiveStore,
+    StreamPlacementStore,
+    TicketStore,
+    open_redis,
+)
+from mt5kit.terminal.credentials import Credentials
+from mt5kit.testing.fake_terminal import FakeStreamTerminal
+from websocket_pool.app import create_app
+from websocket_pool.context import StreamContext, Wiring
+from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
+from websocket_pool.session import SessionRules
+from websocket_pool.transport import AbortableProtocol
+
+USER = "11111111-1111-1111-1111-111111111111"
+ORIGIN = "https://app.example"
+
+
+class FakeCredentials:
+    """A `CredentialSource` in memory."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Credentials] = {}
+        self.refusals: list[str] = []
+
+    async def credentials(self, account_id: str) -> Credentials:
+        if account_id not in self.stored:
+            raise AccountNotFound("no such account")
+        return self.stored[account_id]
+
+    async def refused(self, account_id: str, refusal: LoginRefused) -> None:
+        assert refusal.message
+        self.refusals.append(account_id)
+
+
+class FakeTerminals:
+    """`Terminals` that are there from the start."""
+
+    def __init__(self, terminals: dict[str, FakeStreamTerminal]) -> None:
+        self.by_id = terminals
+        self.gains: list[Lease] = []
+
+    def gained(self, lease: Lease) -> None:
+        self.gains.append(lease)
+
+    async def aclose(self) -> None:
+        """Nothing to hang up."""
+
+
+@dataclass
+class Farm:
+    """The outside world that replicas share: accounts, terminals, Redis."""
+
+    redis: Redis
+    keys: Keys = field(default_factory=Keys)
+    passwords: dict[AccountIdentity, str] = field(default_factory=dict)
+    credentials: FakeCredentials = field(default_factory=FakeCredentials)
+    terminals: dict[str, FakeStreamTerminal] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for terminal_id in ("S1", "S2"):
+            self.terminals[terminal_id] = FakeStreamTerminal(terminal_id, self.passwords)
+        self.tickets = TicketStore(self.redis, self.keys)
+        self.placement = StreamPlacementStore(self.redis, self.keys)
+        self.live = LiveStore(self.redis, self.keys)
+        self.leases = LeaseStore(self.redis, self.keys)
+        self.control = ControlChannel(self.redis, self.keys)
+
+    def account(self, account_id: str, login: int = 1) -> AccountIdentity:
+        identity = AccountIdentity(login, "Demo")
+        self.passwords[identity] = "right"
+        self.credentials.stored[account_id] = Credentials(identity, Secret("right"))
+        return identity
+
+    async def ticket(self, account_id: str) -> str:
+        return await self.tickets.issue(account_id, USER)
+
+    async def terminal_of(self, account_id: str) -> FakeStreamTerminal:
+        terminal_id = await self.placement.where(account_id)
+        assert terminal_id is not None
+        return self.terminals[terminal_id]
+
+
+@dataclass
+class Replica:
+    """A running replica."""
+
+    context: StreamContext
+    farm: Farm
+    port: int
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.context.wiring.registry.get_sample_value(name, labels) or 0.0
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self, account_id: str, query: str | None = None, **options: Any
+    ) -> AsyncIterator[ClientConnection]:
+        if query is None:
+            query = f"ticket={await self.farm.ticket(account_id)}"
+        url = f"ws://127.0.0.1:{self.port}/ws/account/{account_id}?{query}"
+        async with connect(url, max_size=None, **options) as client:
+            yield client
+
+
+async def receive(client: ClientConnection) -> dict[str, Any]:
+    """The next message."""
+    async with asyncio.timeout(10):
+        return json.loads(await client.recv())  # type: ignore[no-any-return]
+
+
+async def receive_until(
+    client: ClientConnection, wanted: Callable[[dict[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """Messages up to the first that is wanted, which is the last of them."""
+    taken = [await receive(client)]
+    while not wanted(taken[-1]):
+        taken.append(await receive(client))
+    return taken
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition that has no event, bounded."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.005)
+
+
+T = TypeVar("T")
+
+
+async def eventually(read: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:
+    """What is read when it is what is wanted, bounded."""
+    async with asyncio.timeout(10):
+        while not wanted(value := await read()):  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+    return value
+
+
+@pytest.fixture
+async def farm(redis_url: str) -> AsyncIterator[Farm]:
+    redis = open_redis(redis_url)
+    yield Farm(redis)
+    await redis.aclose()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    farm: Farm, redis_url: str, instance_id: str, **changes: Any
+) -> AsyncIterator[Replica]:
+    """A replica from its start to its end."""
+    options: dict[str, Any] = {
+        "rules": SessionRules(instance_id),
+        "origins": frozenset({ORIGIN}),
+        "lease_interval_s": 0.02,
+    }
+    wiring = Wiring(
+        redis=open_redis(redis_url),
+        registry=CollectorRegistry(),
+        terminals=FakeTerminals(farm.terminals),
+        credentials=farm.credentials,
+        brokers=Brokers({}, DEFAULT_RULE),
+        **(options | changes),
+    )
+    context = StreamContext.wired(wiring)
+    config = uvicorn.Config(
+        create_app(context),
+        host="127.0.0.1",
+        port=0,
+        ws=AbortableProtocol,
+        ws_max_size=LARGEST_CLIENT_MESSAGE,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    # Signals are the test runner's.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Replica(context, farm, port)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+async def replica(farm: Farm, redis_url: str) -> AsyncIterator[Replica]:
+    """One replica that holds every terminal."""
+    async with running(farm, redis_url, "ws-1") as one:
+        await until(lambda: len(one.context.keeper.held) == len(farm.terminals))
+        yield one

@@ -1,0 +1,255 @@
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import httpx
+import pytest
+from tests.integration.websocket_pool.conftest import (
+    ORIGIN,
+    Farm,
+    Replica,
+    eventually,
+    receive,
+    receive_until,
+    running,
+    until,
+)
+from websockets.exceptions import ConnectionClosed
+
+from local_stack.embedded import EmbeddedRedis
+from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.state.redis import Control, LiveState, StateUnavailable
+from mt5kit.terminal.credentials import Credentials
+from mt5kit.testing.fake_terminal import make_position, make_snapshot
+from mt5kit.vault import SealBroken
+from websocket_pool.session import SessionRules
+
+
+def is_type(name: str) -> Any:
+    return lambda message: message["type"] == name
+
+
+async def closed_with(replica: Replica, account_id: str, query: str | None, **options: Any) -> int:
+    async with replica.watch(account_id, query, **options) as client:
+        with pytest.raises(ConnectionClosed):
+            await receive_until(client, lambda _: False)
+        assert client.close_code is not None
+        return client.close_code
+
+
+async def test_a_ticket_opens_once(replica: Replica) -> None:
+    replica.farm.account("acc-1")
+    query = f"ticket={await replica.farm.ticket('acc-1')}"
+    async with replica.watch("acc-1", query) as client:
+        assert (await receive(client))["type"] == "connected"
+    assert await closed_with(replica, "acc-1", query) == 4401
+    assert replica.metric("ws_closed_total", code="4401") == 1
+
+
+async def test_a_ticket_in_the_first_message(replica: Replica) -> None:
+    replica.farm.account("acc-1")
+    ticket = await replica.farm.ticket("acc-1")
+    async with replica.watch("acc-1", "") as client:
+        await client.send(f'{{"type":"auth","ticket":"{ticket}"}}')
+        assert (await receive(client))["type"] == "connected"
+
+
+@pytest.mark.parametrize(
+    "said", ['{"type":"auth","token":"a.b.c"}', '{"type":"ping"}', "x", b"\0", '{"type":"auth"}']
+)
+async def test_any_other_first_message_is_4401(replica: Replica, said: str | bytes) -> None:
+    async with replica.watch("acc-1", "") as client:
+        await client.send(said)
+        with pytest.raises(ConnectionClosed):
+            await receive(client)
+        assert client.close_code == 4401
+
+
+async def test_a_ticket_opens_its_own_account_only(replica: Replica) -> None:
+    replica.farm.account("acc-1")
+    replica.farm.account("acc-2", login=2)
+    query = f"ticket={await replica.farm.ticket('acc-1')}"
+    assert await closed_with(replica, "acc-2", query) == 4404
+
+
+async def test_an_account_that_is_gone_is_4404(replica: Replica) -> None:
+    assert await closed_with(replica, "acc-9", None) == 4404
+
+
+async def test_a_quotes_ticket_opens_no_account(replica: Replica) -> None:
+    replica.farm.account("acc-1")
+    ticket = await replica.farm.tickets.issue("acc-1", "user", scope="quotes")
+    assert await closed_with(replica, "acc-1", f"ticket={ticket}") == 4401
+
+
+async def test_pages_that_are_not_on_the_list_stay_outside(replica: Replica) -> None:
+    replica.farm.account("acc-1")
+    for origin in ("https://evil.example", "null", f"{ORIGIN}.evil.example"):
+        assert await closed_with(replica, "acc-1", None, origin=origin) == 4403
+    async with replica.watch("acc-1", origin=ORIGIN) as client:
+        assert (await receive(client))["type"] == "connected"
+
+
+async def test_the_owner_of_the_account_ends_its_streams(replica: Replica) -> None:
+    farm = replica.farm
+    farm.account("acc-1")
+    async with replica.watch("acc-1") as client:
+        resume = (await receive(client))["data"]["resume_ticket"]
+        await farm.control.publish("acc-1", Control.DISCONNECT)
+        with pytest.raises(ConnectionClosed):
+            await receive_until(client, lambda _: False)
+        assert client.close_code == 4409
+    assert await closed_with(replica, "acc-1", f"ticket={resume}") == 4401
+
+
+async def test_a_fault_of_ours_is_1011_and_tells_nothing(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: str) -> Credentials:
+        raise SealBroken("the seal is broken")
+
+    monkeypatch.setattr(replica.farm.credentials, "credentials", broken)
+    async with replica.watch("acc-1") as client:
+        with pytest.raises(ConnectionClosed):
+            await receive(client)
+        assert (client.close_code, client.close_reason) == (1011, "a fault on our side")
+
+
+async def test_limits_of_users_and_of_the_replica(farm: Farm, redis_url: str) -> None:
+    farm.account("acc-1")
+    async with running(farm, redis_url, "ws-1", most=(3, 2)) as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        async with one.watch("acc-1") as a, one.watch("acc-1") as b:
+            await receive(a)
+            await receive(b)
+            assert await closed_with(one, "acc-1", None) == 4429
+            async with one.watch("acc-1", ""):
+                assert await closed_with(one, "acc-1", None) == 1013
+        await until(lambda: one.metric("ws_active_connections") == 0)
+        async with one.watch("acc-1") as again:
+            assert (await receive(again))["type"] == "connected"
+
+
+async def test_a_connection_has_its_hour(farm: Farm, redis_url: str) -> None:
+    farm.account("acc-1")
+    rules = SessionRules("ws-1", lifetime_s=0.1)
+    async with running(farm, redis_url, "ws-1", rules=rules) as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        async with one.watch("acc-1") as client:
+            resume = (await receive(client))["data"]["resume_ticket"]
+            with pytest.raises(ConnectionClosed):
+                await receive_until(client, lambda _: False)
+            assert client.close_code == 4401
+        async with one.watch("acc-1", f"ticket={resume}") as client:
+            assert (await receive(client))["type"] == "connected"
+
+
+async def test_without_redis_new_sockets_are_1013_and_open_ones_go_on(
+    replica: Replica, redis_server: EmbeddedRedis
+) -> None:
+    me = replica.farm.account("acc-1")
+    query = f"ticket={await replica.farm.ticket('acc-1')}"
+    try:
+        async with replica.watch("acc-1") as client:
+            await receive_until(client, is_type("snapshot"))
+            terminal = await replica.farm.terminal_of("acc-1")
+            await asyncio.to_thread(redis_server.stop)
+            assert await closed_with(replica, "acc-1", query) == 1013
+            await terminal.show(make_snapshot(me, make_position(1)))
+            assert (await receive(client))["type"] == "position_update"
+            await asyncio.to_thread(redis_server.start)
+            state = await eventually(
+                lambda: _live(replica), lambda state: state is not None and state.seq == 1
+            )
+            assert state is not None
+            frames = await replica.farm.live.replay("acc-1", state.epoch, 0)
+            assert frames is not None
+            await terminal.show(make_snapshot(me, make_position(2)))
+            assert (await receive(client))["seq"] == 2
+    finally:
+        await asyncio.to_thread(redis_server.start)
+
+
+async def _live(replica: Replica) -> LiveState | None:
+    try:
+        return await replica.farm.live.read("acc-1")
+    except StateUnavailable:
+        return None
+
+
+async def test_tickets_stay_out_of_the_log(
+    replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    replica.farm.account("acc-1")
+    ticket = await replica.farm.ticket("acc-1")
+    with caplog.at_level(logging.INFO):
+        async with replica.watch("acc-1", f"ticket={ticket}") as client:
+            await receive(client)
+    uvicorns = [record.getMessage() for record in caplog.records if "uvicorn" in record.name]
+    assert any("/ws/account/acc-1" in text for text in uvicorns)
+    assert not any(ticket in text for text in uvicorns)
+
+
+async def test_service_routes_answer(replica: Replica) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{replica.port}") as client:
+        assert (await client.get("/health/live")).status_code == 200
+        ready = (await client.get("/health/ready")).json()
+        assert ready["terminals"]["S1"] == {"leased": True}
+        assert "ws_active_connections" in (await client.get("/metrics")).text
+        missing = await client.get("/ws/account/acc-1")
+        assert missing.status_code == 404
+        assert missing.json()["code"] == "NOT_FOUND"
+
+
+def _deaf_socket() -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    return sock
+
+
+async def test_a_stalled_reader_delays_nobody_and_is_cut(farm: Farm, redis_url: str) -> None:
+    me = farm.account("acc-1")
+    rules = SessionRules("ws-1", stall_s=0.5)
+    async with running(farm, redis_url, "ws-1", rules=rules) as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        loop = asyncio.get_running_loop()
+        deaf = _deaf_socket()
+        await loop.sock_connect(deaf, ("127.0.0.1", one.port))
+        await loop.sock_sendall(deaf, _handshake(await farm.ticket("acc-1")))
+        async with one.watch("acc-1") as healthy:
+            await receive_until(healthy, is_type("snapshot"))
+            await until(lambda: one.metric("ws_active_connections") == 2)
+            taken = await _flood(
+                farm, me, healthy, lambda: one.metric("ws_closed_total", code="4408") == 1
+            )
+        deaf.close()
+        assert [message["seq"] for message in taken] == list(range(1, len(taken) + 1))
+        assert one.metric("ws_active_connections") <= 1
+
+
+def _handshake(ticket: str) -> bytes:
+    lines = (
+        f"GET /ws/account/acc-1?ticket={ticket} HTTP/1.1",
+        "Host: x",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    )
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def _flood(farm: Farm, me: AccountIdentity, healthy: Any, enough: Any) -> list[Any]:
+    """Large messages until a condition holds; every one that the healthy reader got."""
+    terminal = await farm.terminal_of("acc-1")
+    taken = []
+    async with asyncio.timeout(30):
+        for number in range(1, 10_000):
+            if enough():
+                break
+            crowd = [make_position(ticket, profit=number) for ticket in range(1, 1500)]
+            await terminal.show(make_snapshot(me, *crowd))
+            taken.append(await receive(healthy))
+    return taken

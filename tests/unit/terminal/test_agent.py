@@ -1,0 +1,289 @@
+"""The agent against a hand-written MetaTrader5 module, in this process."""
+
+import importlib.util
+import json
+import sys
+import threading
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import mt5kit.terminal
+
+SOURCE = Path(mt5kit.terminal.__file__).parent / "agent.py"
+Info = namedtuple("Info", "login server equity")
+Terminal = namedtuple("Terminal", "connected trade_allowed")
+Deal = namedtuple("Deal", "ticket time_msc symbol")
+
+
+class FakeModule(ModuleType):
+    """A terminal's module: one login, and hooks that a test may put into a call."""
+
+    def __init__(self) -> None:
+        super().__init__("MetaTrader5")
+        self.login_now: tuple[int, str] | None = (1, "S")
+        self.equity = 10.0
+        self.error = (1, "Success")
+        self.during_positions: Callable[[], None] = lambda: None
+        self.deals: tuple[Deal, ...] = ()
+        self.refuse_login: tuple[int, str] | None = None
+        self.initialize = lambda *_a, **_k: True
+        self.login = self._login
+        self.shutdown = lambda: None
+
+    def _login(self, login: int, password: str = "", server: str = "", timeout: int = 0) -> bool:
+        if self.refuse_login:
+            self.error = self.refuse_login
+            self.login_now = None
+            return False
+        self.login_now = (login, server)
+        return True
+
+    def last_error(self) -> tuple[int, str]:
+        return self.error
+
+    def account_info(self) -> Info | None:
+        if self.login_now is None:
+            self.error = (-10004, "No IPC connection")
+            return None
+        return Info(*self.login_now, self.equity)
+
+    def terminal_info(self) -> Terminal:
+        return Terminal(connected=True, trade_allowed=True)
+
+    def positions_get(self) -> tuple[()]:
+        self.during_positions()
+        return ()
+
+    def orders_get(self) -> tuple[()]:
+        return ()
+
+    def history_deals_get(self, *_span: int) -> tuple[Deal, ...]:
+        return self.deals
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> FakeModule:
+    fake = FakeModule()
+    monkeypatch.setitem(sys.modules, "MetaTrader5", fake)
+    return fake
+
+
+@pytest.fixture
+def load(module: FakeModule) -> Iterator[Callable[[], Any]]:
+    """Installs the agent as a connection does: its own namespace, the process's one fence."""
+
+    def load() -> Any:
+        spec = importlib.util.spec_from_file_location("agent_under_test", SOURCE)
+        assert spec is not None
+        assert spec.loader is not None
+        agent = importlib.util.module_from_spec(spec)
+        # namedtuples stand in for the module's structs; only these methods differ.
+        spec.loader.exec_module(agent)
+        return agent
+
+    sys.modules.pop("_mt5_swarm_fence", None)
+    yield load
+    sys.modules.pop("_mt5_swarm_fence", None)
+
+
+def call(agent: Any, instance: Any, op: str, token: int, *args: Any) -> dict[str, Any]:
+    reply: dict[str, Any] = json.loads(agent.invoke(instance, op, token, 1.0, args))
+    return reply
+
+
+def test_a_snapshot_holds_everything_of_one_look(load: Callable[[], Any]) -> None:
+    agent = load()
+    answer = call(agent, agent.Agent(), "snapshot", 5, 1, "S")["answer"]
+    assert answer["account"] == {"login": 1, "server": "S", "equity": 10.0}
+    assert answer["positions"] == answer["orders"] == []
+    assert answer["terminal"] == {"connected": True, "trade_allowed": True}
+
+
+@pytest.mark.parametrize("who", [(2, "S"), (1, "T"), None])
+def test_another_account_is_an_error_and_no_data(
+    load: Callable[[], Any], module: FakeModule, who: tuple[int, str] | None
+) -> None:
+    agent = load()
+    module.login_now = who
+    reply = call(agent, agent.Agent(), "snapshot", 5, 1, "S")
+    assert reply.keys() == {"error"}
+    assert reply["error"]["kind"] == ("not_logged_in" if who is None else "wrong_account")
+
+
+def test_a_switch_between_check_and_read_is_an_error(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+
+    def switch() -> None:
+        module.login_now = (2, "S")
+
+    module.during_positions = switch
+    assert call(agent, agent.Agent(), "snapshot", 5, 1, "S")["error"]["kind"] == "wrong_account"
+
+
+def test_a_switch_and_back_between_the_checks_is_an_error(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+
+    def there_and_back() -> None:
+        module.login(2, password="x", server="S")
+        module.login(1, password="x", server="S")
+
+    module.during_positions = there_and_back
+    assert call(agent, instance, "snapshot", 5, 1, "S")["error"]["kind"] == "wrong_account"
+
+
+def test_logins_are_counted_once_however_many_agents_are_installed(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    first, second = load(), load()
+    first.Agent()
+    fence = second.Agent().fence
+    module.login(2, password="x", server="S")
+    assert fence.logins == 2
+
+
+def test_a_lower_token_is_refused_across_agents(load: Callable[[], Any]) -> None:
+    old, new = load(), load()
+    older, newer = old.Agent(), new.Agent()
+    assert "answer" in call(old, older, "snapshot", 5, 1, "S")
+    assert "answer" in call(new, newer, "snapshot", 6, 1, "S")
+    assert call(old, older, "snapshot", 5, 1, "S")["error"]["kind"] == "stale_token"
+    assert call(old, older, "sign_in", 5, 1, "pw", "S", 1000, True)["error"]["kind"] == (
+        "stale_token"
+    )
+
+
+def test_sign_in_reuses_the_session_unless_it_must_prove(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    module.refuse_login = (-6, "Authorization failed")
+    assert "answer" in call(agent, instance, "sign_in", 5, 1, "wrong", "S", 1000, False)
+    refused = call(agent, instance, "sign_in", 5, 1, "wrong", "S", 1000, True)
+    assert refused["error"] == {
+        "kind": "login_refused",
+        "code": -6,
+        "text": "Authorization failed",
+    }
+
+
+def test_a_fault_tells_its_type_and_nothing_it_held(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+
+    def fail(*_args: object, **kwargs: object) -> bool:
+        raise RuntimeError(f"login with {kwargs}")
+
+    instance = agent.Agent()
+    module.login = fail
+    raw = agent.invoke(instance, "sign_in", 5, 1.0, (2, "hunter2", "S", 1000, True))
+    assert b"hunter2" not in raw
+    assert json.loads(raw)["error"] == {"kind": "fault", "text": "RuntimeError", "code": 0}
+
+
+def test_numbers_that_json_has_not_are_no_answer(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    module.equity = float("nan")
+    assert call(agent, agent.Agent(), "snapshot", 5, 1, "S")["error"]["kind"] == "fault"
+
+
+def test_a_call_behind_a_held_lock_gives_up(load: Callable[[], Any]) -> None:
+    agent = load()
+    instance = agent.Agent()
+    with instance.fence.lock:
+        reply = json.loads(agent.invoke(instance, "snapshot", 5, 0.01, (1, "S")))
+    assert reply["error"]["kind"] == "busy"
+
+
+def poll(agent: Any, instance: Any, since: str, timeout_s: float, token: int = 5) -> dict[str, Any]:
+    return call(agent, instance, "wait_changes", token, 1, "S", since, timeout_s, 0.001)
+
+
+def test_the_poll_answers_at_once_then_waits_for_a_change(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    call(agent, instance, "open_poll", 5)
+    first = poll(agent, instance, "", 60)["answer"]
+    same = poll(agent, instance, first["version"], 0.01)["answer"]
+    assert same["version"] == first["version"]
+    module.equity = 11.0
+    changed = poll(agent, instance, first["version"], 60)["answer"]
+    assert changed["version"] != first["version"]
+    assert changed["snapshot"]["account"]["equity"] == 11.0
+
+
+def waiting_poll(load: Callable[[], Any], then: Callable[[Any, Any], None]) -> dict[str, Any]:
+    """The answer of a poll that waits for 60 s, when `then(agent, instance)` happens meanwhile."""
+    agent = load()
+    instance = agent.Agent()
+    call(agent, instance, "open_poll", 5)
+    version = poll(agent, instance, "", 60)["answer"]["version"]
+    answers: list[dict[str, Any]] = []
+    waiter = threading.Thread(target=lambda: answers.append(poll(agent, instance, version, 60)))
+    waiter.start()
+    then(agent, instance)
+    waiter.join(30)
+    assert not waiter.is_alive()
+    return answers[0]
+
+
+def test_a_newer_poll_ends_an_older_one(load: Callable[[], Any]) -> None:
+    def newer(agent: Any, _instance: Any) -> None:
+        call(agent, agent.Agent(), "open_poll", 5)
+
+    assert waiting_poll(load, newer)["error"]["kind"] == "superseded"
+
+
+def test_a_newer_owner_ends_a_poll(load: Callable[[], Any]) -> None:
+    def newer(agent: Any, _instance: Any) -> None:
+        call(agent, agent.Agent(), "snapshot", 6, 1, "S")
+
+    assert waiting_poll(load, newer)["error"]["kind"] == "stale_token"
+
+
+def test_another_login_ends_a_poll(load: Callable[[], Any], module: FakeModule) -> None:
+    def switch(_agent: Any, _instance: Any) -> None:
+        module.login_now = (2, "S")
+
+    assert waiting_poll(load, switch)["error"]["kind"] == "wrong_account"
+
+
+def test_history_pages_newest_first_without_gap_or_repeat(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    # Several rows of one millisecond: the cursor must tell them apart.
+    module.deals = tuple(Deal(n, n // 3, "EURUSD" if n % 2 else "XAUUSD") for n in range(1, 20))
+    seen: list[int] = []
+    before = None
+    while True:
+        args = (1, "S", "deals", (0, 9), "", before, 4)
+        page = call(agent, instance, "history", 5, *args)["answer"]
+        seen += [row["ticket"] for row in page["rows"]]
+        if not page["more"]:
+            break
+        before = (page["rows"][-1]["time_msc"], page["rows"][-1]["ticket"])
+    assert seen == list(range(19, 0, -1))
+    only = call(agent, instance, "history", 5, 1, "S", "deals", (0, 9), "XAUUSD", None, 100)
+    assert {row["symbol"] for row in only["answer"]["rows"]} == {"XAUUSD"}
+
+
+def test_an_unknown_operation_is_refused(load: Callable[[], Any]) -> None:
+    agent = load()
+    assert call(agent, agent.Agent(), "check_token", 5)["error"]["code"] == -7

@@ -1,0 +1,237 @@
+"""The supervisor as its users meet it: a process, ports and an HTTP API."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import rpyc
+from rpyc.core.service import ClassicClient
+
+from terminal_sim.market import Market
+from terminal_sim.testing import Ready, running
+
+KEY = "a-made-up-key"
+LOGIN = "mt5.login(5001001, password='Demo-1001-main', server='MT5Swarm-Demo')"
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
+    key = tmp_path_factory.mktemp("key") / "key"
+    key.write_text(KEY + "\n")
+    given = ("--terminals", "2", "--login-seconds", "0.3", "--key-file", str(key))
+    with running(*given) as ready:
+        yield ready
+
+
+@pytest.fixture
+def control(ready: Ready) -> Iterator[httpx.Client]:
+    headers = {"X-Supervisor-Key": KEY}
+    with httpx.Client(base_url=ready.control_url, headers=headers, timeout=30) as client:
+        yield client
+
+
+def connected(ready: Ready, n: int) -> Any:
+    where = ready.terminals[n - 1]
+    connection = rpyc.connect(where.host, where.port, service=ClassicClient)
+    connection.execute("import MetaTrader5 as mt5")
+    return closing(connection)
+
+
+def terminal(control: httpx.Client, n: int) -> dict[str, Any]:
+    found: dict[str, Any] = control.get("/terminals").json()["terminals"][n - 1]
+    return found
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_it_reports_its_terminals(control: httpx.Client, ready: Ready) -> None:
+    answer = control.get("/terminals")
+    assert answer.status_code == 200
+    states = answer.json()["terminals"]
+    assert [state["port"] for state in states] == [where.port for where in ready.terminals]
+    for n, state in enumerate(states, 1):
+        assert state["n"] == n
+        assert state["state"] == "running"
+        assert state["in_login_until"] is None
+        assert state["memory_bytes"] > 10**6
+        assert state["started_at"].endswith("Z")
+
+
+def test_a_killed_terminal_is_back_on_its_port(control: httpx.Client, ready: Ready) -> None:
+    before = terminal(control, 2)
+    os.kill(before["pid"], signal.SIGKILL)
+    until(lambda: terminal(control, 2)["pid"] not in {None, before["pid"]})
+    until(lambda: terminal(control, 2)["state"] == "running")
+    after = terminal(control, 2)
+    assert after["restarts"] == before["restarts"] + 1
+    assert after["port"] == before["port"]
+    with connected(ready, 2) as connection:
+        assert connection.eval("mt5.initialize()")
+
+
+def test_it_answers_while_a_terminal_is_frozen_and_restarts_it(
+    control: httpx.Client, ready: Ready
+) -> None:
+    with connected(ready, 1) as connection:
+        connection.eval("mt5.initialize()")
+        rpyc.async_(connection.eval)("mt5.login(1, password='x', server='NoSuch', timeout=600000)")
+        until(lambda: terminal(control, 1)["in_login_until"])
+        assert control.get("/health/live").status_code == 200
+        before = terminal(control, 1)
+        answer = control.post("/terminals/1/restart")
+    assert answer.status_code == 200
+    after = answer.json()["terminal"]
+    assert (after["state"], after["in_login_until"]) == ("running", None)
+    assert after["pid"] != before["pid"]
+    assert ended(before["pid"])
+    with connected(ready, 1) as connection:
+        assert connection.eval("mt5.initialize()")
+
+
+def test_the_login_is_reported_and_logged_without_its_password(
+    control: httpx.Client, ready: Ready
+) -> None:
+    with connected(ready, 1) as connection:
+        assert connection.eval("mt5.initialize()")
+        assert connection.eval(LOGIN)
+    assert terminal(control, 1)["logged_in"] == 5001001
+    until(lambda: "logged in: 5001001" in control.get("/terminals/1/logs").text)
+    lines = control.get("/terminals/1/logs", params={"lines": 1000}).json()["logs"]
+    assert all(set(line) == {"timestamp", "level", "message"} for line in lines)
+    assert "Demo-1001-main" not in json.dumps(lines)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/terminals/9/logs", 404, "NOT_FOUND"),
+        ("POST", "/terminals/0/restart", 404, "NOT_FOUND"),
+        ("POST", f"/terminals/{2**70}/restart", 404, "NOT_FOUND"),
+        ("GET", "/terminals/x/logs", 422, "INVALID_PARAMETERS"),
+        ("GET", "/terminals/1/logs?lines=0", 422, "INVALID_PARAMETERS"),
+        ("GET", "/terminals/1/logs?lines=1001", 422, "INVALID_PARAMETERS"),
+        ("GET", "/nonsense", 404, "NOT_FOUND"),
+        ("DELETE", "/terminals", 405, "METHOD_NOT_ALLOWED"),
+    ],
+)
+def test_errors_have_one_shape(
+    control: httpx.Client, method: str, path: str, status: int, code: str
+) -> None:
+    answer = control.request(method, path)
+    assert answer.status_code == status
+    body = answer.json()
+    assert (body["success"], body["code"]) == (False, code)
+    assert {"error", "details", "retry_after_s", "request_id"} <= set(body)
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", "schlüssel".encode()])
+def test_without_the_key_only_liveness_is_told(ready: Ready, key: str | bytes | None) -> None:
+    headers: dict[str, Any] = {} if key is None else {"X-Supervisor-Key": key}
+    with httpx.Client(base_url=ready.control_url, headers=headers) as client:
+        assert client.get("/health/live").status_code == 200
+        for method, path in (("GET", "/terminals"), ("POST", "/drain"), ("GET", "/nonsense")):
+            answer = client.request(method, path)
+            assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
+
+
+def test_every_process_sees_the_same_market(ready: Ready) -> None:
+    ask = "mt5.initialize() and " + LOGIN + " and mt5.copy_ticks_range('GBPJPY', {0}, {1}, -1)"
+    seen = []
+    for n in (1, 2):
+        with connected(ready, n) as connection:
+            ticks = ask.format(1_790_000_000, 1_790_000_059)
+            seen.append(connection.eval(f"[t[:4] for t in ({ticks}).tolist()]"))
+            seen[-1] = [tuple(tick) for tick in seen[-1]]
+    utc_ms = 1_790_000_000_000 - 3 * 3_600_000
+    here = Market(20250101).ticks("GBPJPY", utc_ms, utc_ms + 59_001)
+    assert seen[0] == seen[1]
+    assert [tick[1:3] for tick in seen[0]] == [(bid, ask) for _, bid, ask in here.tolist()]
+
+
+def test_draining_is_shown() -> None:
+    with running() as ready, httpx.Client(base_url=ready.control_url) as client:
+        assert client.post("/drain").json() == {"success": True, "draining": True}
+        assert terminal(client, 1)["state"] == "draining"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_terminals_end_with_their_supervisor_even_frozen(number: signal.Signals) -> None:
+    with running("--terminals", "2") as ready, httpx.Client(base_url=ready.control_url) as control:
+        pids = [state["pid"] for state in control.get("/terminals").json()["terminals"]]
+        with connected(ready, 1) as connection:
+            connection.eval("mt5.initialize()")
+            rpyc.async_(connection.eval)("mt5.login(1, password='x', server='N', timeout=600000)")
+            until(lambda: terminal(control, 1)["in_login_until"])
+            os.kill(ready.pid, number)
+            until(lambda: all(map(ended, [ready.pid, *pids])))
+
+
+def test_a_stopped_terminal_is_ended_by_force() -> None:
+    with running() as ready, httpx.Client(base_url=ready.control_url) as control:
+        pid = terminal(control, 1)["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        os.kill(ready.pid, signal.SIGTERM)
+        until(lambda: ended(pid) and ended(ready.pid))
+
+
+def serve(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "terminal_sim", "serve", *arguments]
+    return subprocess.run(  # noqa: S603 - our own program
+        command, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("kind", ["scenario", "key", "empty key", "host", "port"])
+def test_what_cannot_start_says_so_in_one_line(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("seed = [")
+    (tmp_path / "empty").write_text("\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        free = ("--port-base", "0", "--control-port", "0")
+        arguments, reason = {
+            "scenario": ((*free, "--scenario", str(tmp_path / "bad.toml")), "bad.toml: "),
+            "key": ((*free, "--key-file", str(tmp_path / "none")), "No such file"),
+            "empty key": ((*free, "--key-file", str(tmp_path / "empty")), "is empty"),
+            "host": ((*free, "--host", "0.0.0.0"), "only a loopback"),  # noqa: S104 - refused
+            "port": (("--control-port", "0", "--port-base", str(port)), f"port {port}"),
+        }[kind]
+        done = serve(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("terminal-sim: ")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--terminals", "0"), ("--control-port", "70000"), ("--login-seconds", "nan")]
+)
+def test_nonsense_options_are_refused(arguments: tuple[str, str]) -> None:
+    assert serve(*arguments).returncode == 2
+
+
+def test_two_connections_of_a_terminal_share_one_module(ready: Ready) -> None:
+    with connected(ready, 2) as one, connected(ready, 2) as two:
+        assert one.eval("id(mt5)") == two.eval("id(mt5)")

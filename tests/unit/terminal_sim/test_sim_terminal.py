@@ -1,0 +1,215 @@
+"""The module's state: connection, login, errors."""
+
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from terminal_sim.arguments import mask
+from terminal_sim.catalogue import catalogue
+from terminal_sim.frozen_sleep import hold_interpreter
+from terminal_sim.module import install
+from terminal_sim.session import Terminal, Timing
+from terminal_sim.testing import ManualClock, MemoryBoard
+
+LATER = ("market_book_", "order_")
+
+
+def test_the_module_has_every_constant_struct_and_present_function(mt5: Any) -> None:
+    known = catalogue()
+    assert {name: getattr(mt5, name) for name in known.constants} == known.constants
+    assert all(hasattr(mt5, name) for name in known.structs)
+    missing = {name for name in known.functions if not hasattr(mt5, name)}
+    assert missing == {name for name in known.functions if name.startswith(LATER)}
+
+
+def test_import_gives_the_simulated_module(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "MetaTrader5", None)
+    module = install(terminal)
+    assert __import__("MetaTrader5") is module
+
+
+def test_a_login_is_announced_before_it_freezes(mt5: Any, board: MemoryBoard) -> None:
+    assert mt5.login(5001002, password="Demo-1002-main", server="MT5Swarm-Demo")
+    assert board.logins[-1] == 5001002
+    assert board.untils[-1] == 0
+    assert board.untils[-2] > 0
+    assert not mt5.login(5001002, password="wrong", server="MT5Swarm-Demo")
+    assert board.logins[-1] == 0
+
+
+def test_a_login_slower_than_its_timeout_fails(mt5: Any, terminal: Terminal) -> None:
+    terminal.timing = Timing(login_seconds=3600)
+    given = {"password": "Demo-1002-main", "server": "MT5Swarm-Demo", "timeout": 1}
+    assert mt5.login(5001002, **given) is False
+    assert mt5.last_error() == (-10005, "IPC timeout")
+    assert mt5.account_info() is None
+
+
+def test_the_account_logged_in_must_still_prove_itself(mt5: Any) -> None:
+    assert mt5.account_info().login == 5001001
+    assert mt5.login(5001001, password="wrong") is False
+    assert mt5.account_info() is None
+    assert mt5.login(5001001)
+    assert mt5.account_info().login == 5001001
+
+
+def test_an_initialize_whose_login_fails_leaves_no_connection(mt5: Any) -> None:
+    assert mt5.initialize(login=5001001, password="wrong", server="MT5Swarm-Demo") is False
+    assert mt5.last_error() == (-6, "Terminal: Authorization failed")
+    assert mt5.account_info() is None
+    assert mt5.last_error() == (-10004, "No IPC connection")
+
+
+def test_a_naive_date_is_local_time(mt5: Any, clock: ManualClock) -> None:
+    moment = datetime.fromtimestamp(clock.at_ms // 1000 - 3600, UTC)
+    naive = moment.astimezone().replace(tzinfo=None)
+    first = mt5.copy_rates_from("EURUSD", 1, moment, 5)
+    assert first.tolist() == mt5.copy_rates_from("EURUSD", 1, naive, 5).tolist()
+    assert first.tolist() == mt5.copy_rates_from("EURUSD", 1, moment.timestamp(), 5).tolist()
+
+
+def test_terminal_times_are_the_brokers_wall_clock(mt5: Any, clock: ManualClock) -> None:
+    ahead = mt5.symbol_info_tick("EURUSD").time_msc - clock.at_ms
+    assert 7_200_000 - 2000 < ahead <= 7_200_000
+
+
+def test_answers_are_bounded(mt5: Any) -> None:
+    assert len(mt5.copy_rates_from_pos("EURUSD", 1, 0, 2**31 - 1)) == 100_000
+    bars = mt5.copy_rates_range("EURUSD", 1, 0, 2**40)
+    assert len(bars) == 100_000
+    assert bars["time"][-1] == mt5.copy_rates_from_pos("EURUSD", 1, 0, 1)["time"][0]
+    assert len(mt5.copy_ticks_from("EURUSD", 10**9, 2**31 - 1, -1)) == 1_000_000
+
+
+def test_no_ticks_are_trades(mt5: Any) -> None:
+    assert len(mt5.copy_ticks_from("EURUSD", 10**9, 5, mt5.COPY_TICKS_TRADE)) == 0
+
+
+def test_a_symbol_with_positions_cannot_be_hidden(mt5: Any) -> None:
+    assert mt5.symbol_select("EURUSD", False) is False
+    assert mt5.symbol_select("NZDUSD", False) is True
+    assert mt5.symbol_info("NZDUSD").visible is False
+    assert mt5.symbol_select("NZDUSD") is True
+    assert mt5.symbol_info("NZDUSD").select is True
+
+
+@pytest.mark.parametrize(
+    ("group", "wanted"),
+    [
+        ("*", {"EURUSD", "GBPUSD", "USDJPY"}),
+        ("*USD*", {"EURUSD", "GBPUSD", "USDJPY"}),
+        ("*USD", {"EURUSD", "GBPUSD"}),
+        ("EUR*,GBP*", {"EURUSD", "GBPUSD"}),
+        ("*,!*JPY", {"EURUSD", "GBPUSD"}),
+        ("*, !EUR*, !*JPY*", {"GBPUSD"}),
+        ("E*R*D", {"EURUSD"}),
+        ("eur*", set()),
+        ("EURUSDX*", set()),
+        ("*RUSD*USD", set()),
+        ("", set()),
+    ],
+)
+def test_group_masks(group: str, wanted: set[str]) -> None:
+    names = {"EURUSD", "GBPUSD", "USDJPY"}
+    assert {name for name in names if mask(group)(name)} == wanted
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=8),
+    st.binary(max_size=4),
+    st.datetimes(),
+    st.lists(st.integers(), max_size=2),
+    st.sampled_from(["EURUSD", 1, 16408, -1, 10, 1_700_000_000]),
+)
+FUNCTIONS = {
+    "symbol_info": 1,
+    "symbol_info_tick": 1,
+    "symbol_select": 2,
+    "copy_rates_from": 4,
+    "copy_rates_from_pos": 4,
+    "copy_rates_range": 4,
+    "copy_ticks_from": 4,
+    "copy_ticks_range": 4,
+    "history_deals_total": 2,
+    "history_orders_total": 2,
+    "history_deals_get": 2,
+    "history_orders_get": 2,
+    "symbols_get": 1,
+    "login": 1,
+}
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.data(), st.sampled_from(sorted(FUNCTIONS)))
+def test_no_argument_whatsoever_gives_a_traceback(fuzzed: Any, data: Any, name: str) -> None:
+    arguments = data.draw(st.tuples(*[ANYTHING] * FUNCTIONS[name]))
+    answer = getattr(fuzzed, name)(*arguments)
+    code, text = fuzzed.last_error()
+    assert (code == 1) == (answer is not None and answer is not False)
+    assert isinstance(text, str)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(
+    st.sampled_from(["positions_get", "orders_get", "history_deals_get", "history_orders_get"]),
+    st.sampled_from(["symbol", "group", "ticket", "position"]),
+    ANYTHING,
+)
+def test_no_keyword_whatsoever_gives_a_traceback(
+    fuzzed: Any, name: str, key: str, value: Any
+) -> None:
+    try:
+        answer = getattr(fuzzed, name)(**{key: value})
+    except TypeError as error:
+        assert "invalid keyword argument" in str(error)  # noqa: PT017 - some pairs do not exist
+    else:
+        assert (fuzzed.last_error()[0] == 1) == (answer is not None)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(demo: Any) -> Any:
+    clock = ManualClock(1_795_005_296_789)
+    module = install(Terminal(demo, clock, Timing(login_seconds=0), MemoryBoard()))
+    del sys.modules["MetaTrader5"]
+    module.initialize()
+    module.login(5001001, password="Demo-1001-main")
+    return module
+
+
+def test_a_frozen_interpreter_runs_no_other_thread_and_does_not_spin() -> None:
+    beats: list[float] = []
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.is_set():
+            beats.append(time.monotonic())
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    done: list[int] = []
+    try:
+        while len(beats) < 100:
+            time.sleep(0)
+        used = time.thread_time()
+        hold_interpreter(0.2, partial(done.append, 1))
+        used = time.thread_time() - used
+    finally:
+        stop.set()
+        thread.join()
+    assert done == [1]
+    assert used < 0.1
+    assert max(b - a for a, b in pairwise(beats)) >= 0.2

@@ -177,6 +177,19 @@ def test_draining_is_shown() -> None:
         assert terminal(client, 1)["state"] == "draining"
 
 
+def test_asking_for_a_restart_skips_the_wait_after_many_crashes() -> None:
+    with running() as ready, httpx.Client(base_url=ready.control_url, timeout=5) as control:
+        for crashes in range(9):
+            until(lambda: terminal(control, 1)["state"] == "running")
+            before = terminal(control, 1)
+            if crashes < 3:
+                os.kill(before["pid"], signal.SIGKILL)
+                until(lambda pid=before["pid"]: terminal(control, 1)["pid"] != pid)
+            else:
+                assert control.post("/terminals/1/restart").status_code == 200
+        assert terminal(control, 1)["restarts"] == 9
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_terminals_end_with_their_supervisor_even_frozen(number: signal.Signals) -> None:
     with running("--terminals", "2") as ready, httpx.Client(base_url=ready.control_url) as control:

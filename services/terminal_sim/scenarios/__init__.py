@@ -1,0 +1,1 @@
+"""Ready scenario files, shipped as package data."""

@@ -8,6 +8,7 @@ import uvicorn
 from api_pool.app import create_app
 from api_pool.context import ProcessContext
 from api_pool.settings import ApiSettings
+from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 
 PORT = 8000
@@ -21,6 +22,7 @@ async def serve() -> None:
         create_app(context),
         host="0.0.0.0",  # noqa: S104 - inside its container
         port=PORT,
+        http=ShapedHttpProtocol,
         access_log=False,
         log_config=None,
     )

@@ -35,6 +35,7 @@ from local_stack.dispatcher import Dispatcher
 from local_stack.embedded import EmbeddedPostgres, EmbeddedRedis, RoleDsns, apply_schema
 from local_stack.embedded_process import EmbeddedServer, EmbeddedServerError
 from local_stack.simulator import PlacedTerminal, Simulator
+from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.vault import KeyRing
 from websocket_pool.settings import StreamSettings
 
@@ -245,7 +246,12 @@ def _key_ring(data_dir: Path) -> Path:
 async def _served(dispatcher: Dispatcher, listener: socket.socket) -> AsyncIterator[None]:
     # The dispatcher runs the lifespans itself; access logs would show tickets.
     config = uvicorn.Config(
-        dispatcher, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=3
+        dispatcher,
+        lifespan="off",
+        http=ShapedHttpProtocol,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=3,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")

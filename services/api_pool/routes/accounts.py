@@ -16,7 +16,14 @@ from api_pool.answers import (
     DoneAnswer,
     answer,
 )
-from api_pool.routes.requests import ACCOUNT_ID, AccountInPath, Context, User, agreed_user
+from api_pool.routes.requests import (
+    ACCOUNT_ID,
+    AccountInPath,
+    AskedAccount,
+    Context,
+    User,
+    agreed_user,
+)
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.instants import iso_utc
 from mt5kit.errors import InvalidParameters
@@ -92,9 +99,9 @@ async def disconnect(
     context: Context, body: AccountBody, x_user_id: OptionalUser = None
 ) -> Response:
     """End an account's session and streams; its credentials stay."""
-    context.account_limiter.admit(body.account_id)
     user = agreed_user(x_user_id, body.user_id)
-    await context.connector.disconnect(await context.directory.find(user, body.account_id))
+    account = await AskedAccount(context, user, body.account_id).find()
+    await context.connector.disconnect(account)
     return answer(DoneAnswer())
 
 
@@ -114,8 +121,9 @@ async def accounts(context: Context, user: User) -> Response:
 
 
 @router.get("/account/{account_id}")
-async def account_state(account: AccountInPath) -> Response:
+async def account_state(asked: AccountInPath) -> Response:
     """One account, the state it is in, since when, and the last error."""
+    account = await asked.find()
     detail = AccountDetail(
         account_id=account.account_id,
         login=account.identity.login,

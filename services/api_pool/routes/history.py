@@ -60,10 +60,11 @@ PageQuery = Annotated[Page, Depends()]
 
 @router.get("/deals")
 async def deals(
-    request: Request, context: Context, account: AccountInPath, page: PageQuery
+    request: Request, context: Context, asked: AccountInPath, page: PageQuery
 ) -> Response:
     """Deals of a span, newest first."""
     mark_turn(request)
+    account = await asked.find()
     query = page.query(context.brokers, account.identity.server)
     read = await context.reader.history(account, "deals", query)
     rows = [row for row in read.page.rows if isinstance(row, Deal)]
@@ -73,10 +74,11 @@ async def deals(
 
 @router.get("/orders")
 async def orders(
-    request: Request, context: Context, account: AccountInPath, page: PageQuery
+    request: Request, context: Context, asked: AccountInPath, page: PageQuery
 ) -> Response:
     """Finished orders of a span, newest first."""
     mark_turn(request)
+    account = await asked.find()
     query = page.query(context.brokers, account.identity.server)
     read = await context.reader.history(account, "orders", query)
     rows = [row for row in read.page.rows if isinstance(row, Order)]

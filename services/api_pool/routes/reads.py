@@ -5,11 +5,11 @@ from starlette.responses import Response
 
 from api_pool.answers import InfoAnswer, OrdersAnswer, PositionsAnswer, SnapshotAnswer, answer
 from api_pool.context import ProcessContext
-from api_pool.directory import KnownAccount
 from api_pool.reading import Read
 from api_pool.routes.requests import (
     AccountInHeader,
     AccountInPath,
+    AskedAccount,
     Context,
     MaxAge,
     SymbolFilter,
@@ -21,57 +21,57 @@ by_header = APIRouter(prefix="/api/mt5", tags=["reads by X-Account-ID"])
 
 
 @router.get("/account/{account_id}/info")
-async def info(request: Request, context: Context, account: AccountInPath, age: MaxAge) -> Response:
+async def info(request: Request, context: Context, asked: AccountInPath, age: MaxAge) -> Response:
     """All 28 fields of AccountInfo."""
-    return _info(await _look(request, context, account, age))
+    return _info(await _look(request, context, asked, age))
 
 
 @by_header.get("/account")
 async def info_by_header(
-    request: Request, context: Context, account: AccountInHeader, age: MaxAge
+    request: Request, context: Context, asked: AccountInHeader, age: MaxAge
 ) -> Response:
     """The same as `/account/{id}/info`."""
-    return _info(await _look(request, context, account, age))
+    return _info(await _look(request, context, asked, age))
 
 
 @router.get("/account/{account_id}/positions")
 async def positions(
-    request: Request, context: Context, account: AccountInPath, age: MaxAge, symbol: SymbolFilter
+    request: Request, context: Context, asked: AccountInPath, age: MaxAge, symbol: SymbolFilter
 ) -> Response:
     """Open positions, of one symbol or all."""
-    return _positions(await _look(request, context, account, age), symbol)
+    return _positions(await _look(request, context, asked, age), symbol)
 
 
 @by_header.get("/positions")
 async def positions_by_header(
-    request: Request, context: Context, account: AccountInHeader, age: MaxAge, symbol: SymbolFilter
+    request: Request, context: Context, asked: AccountInHeader, age: MaxAge, symbol: SymbolFilter
 ) -> Response:
     """The same as `/account/{id}/positions`."""
-    return _positions(await _look(request, context, account, age), symbol)
+    return _positions(await _look(request, context, asked, age), symbol)
 
 
 @router.get("/account/{account_id}/orders")
 async def orders(
-    request: Request, context: Context, account: AccountInPath, age: MaxAge, symbol: SymbolFilter
+    request: Request, context: Context, asked: AccountInPath, age: MaxAge, symbol: SymbolFilter
 ) -> Response:
     """Pending orders, of one symbol or all."""
-    return _orders(await _look(request, context, account, age), symbol)
+    return _orders(await _look(request, context, asked, age), symbol)
 
 
 @by_header.get("/orders")
 async def orders_by_header(
-    request: Request, context: Context, account: AccountInHeader, age: MaxAge, symbol: SymbolFilter
+    request: Request, context: Context, asked: AccountInHeader, age: MaxAge, symbol: SymbolFilter
 ) -> Response:
     """The same as `/account/{id}/orders`."""
-    return _orders(await _look(request, context, account, age), symbol)
+    return _orders(await _look(request, context, asked, age), symbol)
 
 
 @router.get("/account/{account_id}/snapshot")
 async def snapshot(
-    request: Request, context: Context, account: AccountInPath, age: MaxAge
+    request: Request, context: Context, asked: AccountInPath, age: MaxAge
 ) -> Response:
     """Account, positions and orders of one terminal turn."""
-    read = await _look(request, context, account, age)
+    read = await _look(request, context, asked, age)
     seen = read.snapshot
     return answer(
         SnapshotAnswer(
@@ -80,8 +80,8 @@ async def snapshot(
     )
 
 
-async def _look(request: Request, context: ProcessContext, account: KnownAccount, age: int) -> Read:
-    read = await context.reader.look(account, age)
+async def _look(request: Request, context: ProcessContext, asked: AskedAccount, age: int) -> Read:
+    read = await context.reader.look(await asked.find(), age)
     if read.waited_for_turn:
         mark_turn(request)
     return read

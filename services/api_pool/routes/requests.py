@@ -1,6 +1,7 @@
 """What routes read from a request: the user, the account, the age they will take."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
@@ -52,27 +53,41 @@ def agreed_user(header: UUID | None, body: UUID | None) -> UUID:
     return user
 
 
-async def account_in_path(
+@dataclass(frozen=True, slots=True)
+class AskedAccount:
+    """The account a request names; looked up only when the rest of the request is in order."""
+
+    context: ProcessContext
+    user: UUID
+    account_id: str
+
+    async def find(self) -> KnownAccount:
+        """The account, if it is the user's and not asked for too often.
+
+        Raises:
+            AccountNotFound: There is none, or it is another user's.
+            RateLimited: Too many requests for this account.
+        """
+        self.context.account_limiter.admit(self.account_id)
+        return await self.context.directory.find(self.user, self.account_id)
+
+
+def account_in_path(
     context: Context, user: User, account_id: Annotated[str, Path(pattern=ACCOUNT_ID)]
-) -> KnownAccount:
+) -> AskedAccount:
     """The account named in the path."""
-    return await _account(context, user, account_id)
+    return AskedAccount(context, user, account_id)
 
 
-async def account_in_header(
+def account_in_header(
     context: Context, user: User, x_account_id: Annotated[str, Header(pattern=ACCOUNT_ID)]
-) -> KnownAccount:
+) -> AskedAccount:
     """The account named in `X-Account-ID`."""
-    return await _account(context, user, x_account_id)
+    return AskedAccount(context, user, x_account_id)
 
 
-async def _account(context: ProcessContext, user: UUID, account_id: str) -> KnownAccount:
-    context.account_limiter.admit(account_id)
-    return await context.directory.find(user, account_id)
-
-
-AccountInPath = Annotated[KnownAccount, Depends(account_in_path)]
-AccountInHeader = Annotated[KnownAccount, Depends(account_in_header)]
+AccountInPath = Annotated[AskedAccount, Depends(account_in_path)]
+AccountInHeader = Annotated[AskedAccount, Depends(account_in_header)]
 
 
 def max_age(

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from api_pool.answers import answer
 from api_pool.routes.accounts import OptionalUser
-from api_pool.routes.requests import ACCOUNT_ID, Context, agreed_user
+from api_pool.routes.requests import ACCOUNT_ID, AskedAccount, Context, agreed_user
 
 router = APIRouter(prefix="/api/ws", tags=["streams"])
 
@@ -27,7 +27,6 @@ class AssignBody(BaseModel):
 @router.post("/assign")
 async def assign(context: Context, body: AssignBody, x_user_id: OptionalUser = None) -> Response:
     """Reserve a stream terminal and give a ticket for its socket."""
-    context.account_limiter.admit(body.account_id)
     user = agreed_user(x_user_id, body.user_id)
-    account = await context.directory.find(user, body.account_id)
+    account = await AskedAccount(context, user, body.account_id).find()
     return answer(await context.assigner.assign(user, account))

@@ -39,6 +39,9 @@ def configure_logs(stream: TextIO, *, level: int = logging.INFO) -> None:
             ],
         )
     )
+    # Their INFO lines carry full URLs.
+    for chatty in ("httpx", "httpcore", "websockets"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.basicConfig(handlers=[handler], level=level, force=True)
 
 

@@ -111,7 +111,16 @@ class Replica:
 
     context: StreamContext
     farm: Farm
-    port: int
+    server: uvicorn.Server
+
+    @property
+    def port(self) -> int:
+        return int(self.server.servers[0].sockets[0].getsockname()[1])
+
+    @property
+    def transports(self) -> int:
+        """Connections that uvicorn still has, whatever we think of them."""
+        return len(self.server.server_state.connections)
 
     def metric(self, name: str, **labels: str) -> float:
         return self.context.wiring.registry.get_sample_value(name, labels) or 0.0
@@ -177,11 +186,11 @@ async def running(
         "rules": SessionRules(instance_id),
         "origins": frozenset({ORIGIN}),
         "lease_interval_s": 0.02,
+        "terminals": FakeTerminals(farm.terminals),
     }
     wiring = Wiring(
         redis=open_redis(redis_url),
         registry=CollectorRegistry(),
-        terminals=FakeTerminals(farm.terminals),
         credentials=farm.credentials,
         brokers=Brokers({}, DEFAULT_RULE),
         **(options | changes),
@@ -202,9 +211,8 @@ async def running(
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Replica(context, farm, port)
+        yield Replica(context, farm, server)
     finally:
         server.should_exit = True
         await serving

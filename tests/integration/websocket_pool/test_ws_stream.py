@@ -192,6 +192,22 @@ async def test_refused_credentials_are_tried_once_until_others_come(replica: Rep
         assert [one["type"] for one in told][-2:] == ["snapshot", "status"]
 
 
+async def test_a_refused_password_is_not_tried_by_the_next_stream_either(
+    farm: Farm, redis_url: str
+) -> None:
+    me = farm.account("acc-1")
+    farm.credentials.stored["acc-1"] = Credentials(me, Secret("wrong"))
+    async with running(farm, redis_url, "ws-1", idle_s=0.05) as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        for _ in range(3):
+            async with one.watch("acc-1") as client:
+                await receive_until(client, is_login_failed)
+            await until(lambda: one.metric("ws_active_accounts") == 0)
+        tried = [one for terminal in farm.terminals.values() for one in terminal.sign_ins]
+        assert tried == [me]
+        assert farm.credentials.refusals == ["acc-1"]
+
+
 async def test_a_newer_owner_ends_the_line_with_1012(replica: Replica) -> None:
     replica.farm.account("acc-1")
     async with replica.watch("acc-1") as client:

@@ -52,11 +52,13 @@ def stop(data_dir: DataDir = Path(".local")) -> None:
         out.print("nothing is running")
         return
     process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_PATIENCE_S)
-    except psutil.TimeoutExpired:
-        out.print(f"[bold red]error:[/] process {process.pid} does not end; kill it by hand")
-        raise typer.Exit(1) from None
+    deadline = time.monotonic() + STOP_PATIENCE_S
+    # It takes its pid file away as its last act, whoever reaps the process afterwards.
+    while _running(data_dir) is not None:
+        if time.monotonic() > deadline:
+            out.print(f"[bold red]error:[/] process {process.pid} does not end; kill it by hand")
+            raise typer.Exit(1)
+        time.sleep(0.05)
     out.print("stopped")
 
 

@@ -19,7 +19,7 @@ from websocket_pool.close_codes import CloseCode
 from websocket_pool.diff import Status
 from websocket_pool.line import Line
 from websocket_pool.messages import Kind, Message
-from websocket_pool.pacer import SPACING_S
+from websocket_pool.pacer import NO_LULL_S, SPACING_S
 from websocket_pool.stream import Stream
 
 ME = AccountIdentity(7, "Demo")
@@ -179,7 +179,7 @@ def test_any_story_is_numbered_spaced_and_rebuilt(
             scene.stream.trouble(event)
         else:
             scene.stream.see(event)
-    scene.loop.advance(10 * SPACING_S)
+    scene.loop.advance(NO_LULL_S + 10 * SPACING_S)
     assert scene.client.state == scene.expected()
     assert scene.client.seq == scene.line.seq
     assert scene.client.types[0] == "snapshot"
@@ -227,6 +227,32 @@ def test_structural_changes_without_end_do_not_starve_the_account(scene: Scene) 
         scene.stream.see(look(equity=float(step), positions={step: 0.0}))
         scene.loop.advance(0.05)
     assert scene.client.types.count("account_update") >= 3
+
+
+def moving_order(price: float, **parts: Any) -> Snapshot:
+    snapshot = look(**parts)
+    order = msgspec.structs.replace(make_order(1), price_current=price)
+    return msgspec.structs.replace(snapshot, orders=(order,))
+
+
+def test_the_price_of_pending_orders_does_not_take_turns_with_the_rest(scene: Scene) -> None:
+    scene.stream.see(moving_order(0.0, positions={1: 0.0}))
+    for step in range(1, 31):
+        scene.stream.see(moving_order(float(step), equity=float(step), positions={1: float(step)}))
+        scene.loop.advance(0.2)
+    types = scene.client.types
+    assert types.count("order_update") == 1
+    assert types.count("position_update") >= 29
+    scene.loop.advance(1)
+    assert scene.client.state == scene.expected()
+
+
+def test_the_price_of_pending_orders_is_told_when_nothing_else_is(scene: Scene) -> None:
+    scene.stream.see(moving_order(0.0))
+    for step in range(1, 21):
+        scene.stream.see(moving_order(float(step)))
+        scene.loop.advance(0.1)
+    assert scene.client.types[1:] == ["order_update"] * 4
 
 
 def test_a_change_that_is_undone_in_time_is_not_told(scene: Scene) -> None:

@@ -1,0 +1,127 @@
+"""From a handshake to a session: origin, ticket, limits, source."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from mt5kit.errors import AccountNotFound, InternalFault, Unauthenticated, Unavailable
+from mt5kit.state.redis import TicketGrant, TicketStore
+from mt5kit.telemetry.stream_metrics import StreamMetrics
+from websocket_pool.admission import Admission, Refused
+from websocket_pool.close_codes import CloseCode, label_of
+from websocket_pool.hub import Hub
+from websocket_pool.messages import ACCOUNT_ID, Auth, BadMessage, parse, parse_since
+from websocket_pool.resume import ResumeTickets
+from websocket_pool.session import Session, SessionRules, Socket, SocketGone
+
+log = structlog.get_logger(__name__)
+
+AUTH_S: Final = 10.0
+"""Long enough for a page on a bad line to send its first message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """What a handshake says. `origin` is None where the client is no browser."""
+
+    account_id: str
+    origin: str | None = None
+    ticket: str | None = None
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Lets clients in.
+
+    Args:
+        origins: Pages that may open sockets; `*` lets all.
+        tickets: Single-use tickets.
+        resume: Tickets of open sockets.
+        admission: Limits.
+        hub: The streams.
+        rules: Times of sessions.
+        metrics: Counts what is closed.
+    """
+
+    origins: Collection[str]
+    tickets: TicketStore
+    resume: ResumeTickets
+    admission: Admission
+    hub: Hub
+    rules: SessionRules
+    metrics: StreamMetrics
+
+    async def serve(self, socket: Socket, knock: Knock) -> None:
+        """Serve an accepted socket until it is closed."""
+        try:
+            with self.admission.socket():
+                code = await self._serve(socket, knock)
+        except Refused as refused:
+            code = refused.code
+            await socket.close(refused.code, refused.reason)
+        except SocketGone as gone:
+            code = gone.code
+        except InternalFault:
+            log.exception("socket_failed")
+            code = CloseCode.INTERNAL
+            await socket.close(code, "a fault on our side")
+        self.metrics.closed.labels(label_of(code)).inc()
+
+    async def _serve(self, socket: Socket, knock: Knock) -> int:
+        if knock.origin is not None and not self._welcomes(knock.origin):
+            raise Refused(CloseCode.ORIGIN_REFUSED, "this origin is not on the list")
+        try:
+            grant = await self._grant(socket, knock)
+            with self.admission.user(grant.user_id):
+                return await self._session(socket, knock, grant)
+        except AccountNotFound:
+            raise Refused(CloseCode.NOT_FOUND, "no such account") from None
+        except Unavailable as away:
+            raise Refused(CloseCode.OVERLOADED, away.message) from away
+
+    def _welcomes(self, origin: str) -> bool:
+        return "*" in self.origins or origin.lower() in self.origins
+
+    async def _grant(self, socket: Socket, knock: Knock) -> TicketGrant:
+        ticket = knock.ticket or await self._first_message(socket)
+        try:
+            grant = await self.tickets.redeem(ticket)
+        except Unauthenticated as refused:
+            raise Refused(CloseCode.UNAUTHENTICATED, refused.message) from None
+        if grant.scope != "account":
+            raise Refused(CloseCode.UNAUTHENTICATED, "the ticket opens something else")
+        if grant.account_id != knock.account_id or not ACCOUNT_ID.fullmatch(knock.account_id):
+            raise Refused(CloseCode.NOT_FOUND, "no such account")
+        return grant
+
+    async def _first_message(self, socket: Socket) -> str:
+        try:
+            async with asyncio.timeout(AUTH_S):
+                said = parse(await socket.receive())
+        except (TimeoutError, BadMessage):
+            raise Refused(CloseCode.UNAUTHENTICATED, "expected a ticket") from None
+        if not isinstance(said, Auth) or not said.ticket:
+            raise Refused(CloseCode.UNAUTHENTICATED, "expected a ticket")
+        return said.ticket
+
+    async def _session(self, socket: Socket, knock: Knock, grant: TicketGrant) -> int:
+        source = await self.hub.source(grant.account_id)
+        ticket = await self.resume.issue(grant)
+        if source.ended:
+            self.resume.leave(ticket)
+            raise Refused(CloseCode.RESTART, "the stream is moving")
+        session = Session(socket, source, ticket, self.rules, self.metrics)
+        try:
+            code = await session.run(parse_since(knock.since))
+        except BaseException:
+            self.resume.leave(ticket)
+            raise
+        if code == CloseCode.ENDED:
+            await self.resume.discard(ticket)
+        else:
+            self.resume.leave(ticket)
+        return code

@@ -1,0 +1,78 @@
+"""Tickets by which a socket may come back without its issuer."""
+
+import asyncio
+from typing import Final, NoReturn
+
+import structlog
+
+from mt5kit.state.redis import StateUnavailable, TicketGrant, TicketStore
+
+RESUME_TTL_S: Final = 120.0
+"""A laptop's nap; the running hour of a connection begins anew with each."""
+
+RENEW_S: Final = 15.0
+"""As often as heartbeats."""
+
+log = structlog.get_logger(__name__)
+
+
+class ResumeTicket:
+    """The ticket of one socket; `value` changes when it was lost and another was made."""
+
+    def __init__(self, value: str, grant: TicketGrant) -> None:
+        self.value = value
+        self.grant = grant
+
+
+class ResumeTickets:
+    """Keeps the tickets of all open sockets alive, with one task."""
+
+    def __init__(self, store: TicketStore) -> None:
+        self._store = store
+        self._open: set[ResumeTicket] = set()
+
+    async def issue(self, grant: TicketGrant) -> ResumeTicket:
+        """A ticket for what a socket was granted, renewed until `leave` or `discard`.
+
+        Raises:
+            StateUnavailable: Redis is away.
+        """
+        ticket = ResumeTicket(await self._new(grant), grant)
+        self._open.add(ticket)
+        return ticket
+
+    def leave(self, ticket: ResumeTicket) -> None:
+        """The socket has gone; its ticket lives for two more minutes."""
+        self._open.discard(ticket)
+
+    async def discard(self, ticket: ResumeTicket) -> None:
+        """The socket was closed for good; its ticket opens nothing."""
+        self._open.discard(ticket)
+        try:
+            await self._store.discard(ticket.value)
+        except StateUnavailable as away:
+            log.warning("resume_ticket_left", error=away.message)
+
+    async def run(self) -> NoReturn:
+        """Renew until cancelled."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self.renew_all()
+            except StateUnavailable as away:
+                log.info("resume_tickets_not_renewed", error=away.message)
+
+    async def renew_all(self) -> None:
+        """Renew every ticket once; one that is gone is replaced.
+
+        Raises:
+            StateUnavailable: Redis is away.
+        """
+        for ticket in list(self._open):
+            if not await self._store.renew(ticket.value, RESUME_TTL_S):
+                ticket.value = await self._new(ticket.grant)
+
+    async def _new(self, grant: TicketGrant) -> str:
+        return await self._store.issue(
+            grant.account_id, grant.user_id, RESUME_TTL_S, grant.scope, grant.tier
+        )

@@ -1,0 +1,1 @@
+"""The pool's routes; nothing but these and `app` knows FastAPI."""

@@ -1,0 +1,64 @@
+"""Where the messages of an account come from, and who takes them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from websocket_pool.close_codes import CloseCode
+from websocket_pool.diff import Status
+from websocket_pool.messages import Message, Place
+
+
+class Watcher(Protocol):
+    """Somebody who watches an account. Both calls return at once."""
+
+    def deliver(self, message: Message) -> None:
+        """Take one message."""
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """There will be no more."""
+
+
+class AccountSource(Protocol):
+    """One epoch of an account's line: from our own poll, or from another replica's."""
+
+    @property
+    def place(self) -> Place:
+        """Where the line stands."""
+
+    @property
+    def status(self) -> Status:
+        """What has been told of the stream itself."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there will be no more; watchers have been told."""
+
+    def attach(self, watcher: Watcher) -> None:
+        """Deliver to this watcher everything after the present place."""
+
+    def detach(self, watcher: Watcher) -> None:
+        """Deliver nothing more to it."""
+
+    def snapshot(self, *, conflated: bool = False) -> Message | None:
+        """The state at the present place; None before the first look."""
+
+    def replay(self, epoch: int, after_seq: int) -> Sequence[Message] | None:
+        """Everything after a place up to the present one; None if it is not all there."""
+
+    def stop(self, code: CloseCode, reason: str) -> None:
+        """End it for every watcher."""
+
+    async def closed(self) -> None:
+        """Wait until everything it held has been given back."""
+
+
+class SourceOpener(Protocol):
+    """Makes sources."""
+
+    async def open(self, account_id: str) -> AccountSource:
+        """The source of an account that this replica has none of.
+
+        Raises:
+            AccountNotFound: There is no such account.
+            Unavailable: No terminal, another replica's terminal, or no Redis.
+        """

@@ -1,0 +1,183 @@
+"""`make run` from the outside: what it prints and writes, how it ends, what stays."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+START_S = 90
+
+
+def command(data: Path, port: int = 0) -> list[str]:
+    options = ["--port", str(port), "--data-dir", str(data)]
+    return [sys.executable, "-m", "local_stack", "run", *options]
+
+
+class Run:
+    """One run of the stack as a child process."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        (data / "credentials.json").unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            command(data), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        deadline = time.monotonic() + START_S
+        while not (data / "credentials.json").exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                raise AssertionError(self.process.communicate()[0])
+            time.sleep(0.05)
+        self.credentials: dict[str, Any] = json.loads((data / "credentials.json").read_text())
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def get(self, path: str) -> Any:
+        first = self.credentials["accounts"][0]
+        headers = {"X-API-Key": self.credentials["api_key"], "X-User-ID": first["user_id"]}
+        answer = httpx.get(self.credentials["base_url"] + path, headers=headers, timeout=30)
+        return answer.raise_for_status().json()
+
+    def end(self, number: signal.Signals) -> str:
+        family = self.family()
+        self.process.send_signal(number)
+        output, _ = self.process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive
+        return output
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stack") / "local"
+
+
+@pytest.fixture(scope="module")
+def first(data: Path) -> Iterator[Run]:
+    run = Run(data)
+    yield run
+    if run.process.poll() is None:
+        run.end(signal.SIGTERM)
+
+
+def test_credentials_are_those_of_the_contract_and_private(first: Run) -> None:
+    credentials = first.credentials
+    assert {"base_url", "ws_url", "api_key", "admin_api_key", "accounts", "simulator"} == set(
+        credentials
+    )
+    assert credentials["ws_url"].startswith("ws://127.0.0.1:")
+    assert [one["connected"] for one in credentials["accounts"]] == [True] * 3
+    for account in credentials["accounts"]:
+        assert {
+            "account_id",
+            "user_id",
+            "login",
+            "password",
+            "investor_password",
+            "server",
+            "connected",
+        } == set(account)
+    roles = [one["role"] for one in credentials["simulator"]["terminals"]]
+    assert {role: roles.count(role) for role in roles} == {"api": 2, "stream": 5, "market": 15}
+    for name in ("credentials.json", "console.json", "demo.json", "key-ring.json", "services.log"):
+        assert stat.S_IMODE((first.data / name).stat().st_mode) == 0o600
+    log = (first.data / "services.log").read_text()
+    assert credentials["api_key"] not in log
+    assert not [one for one in credentials["accounts"] if one["password"] in log]
+
+
+def test_the_demo_accounts_are_connected(first: Run) -> None:
+    listed = first.get("/api/mt5/accounts")["accounts"]
+    assert [one["state"] for one in listed] == ["connected"] * 3
+    for account in first.credentials["accounts"]:
+        info = first.get(f"/api/mt5/account/{account['account_id']}/info")
+        assert info["account"]["login"] == account["login"]
+
+
+def test_every_part_is_reached_on_one_port(first: Run) -> None:
+    base = first.credentials["base_url"]
+    assert httpx.get(f"{base}/api/health").json()["status"] == "ok"
+    assert httpx.get(base).headers["location"] == "/console"
+    page = httpx.get(f"{base}/console", follow_redirects=True)
+    assert page.status_code == 401
+    assert "sign in" in page.text.lower()
+    for service in ("api-pool", "websocket-pool"):
+        assert httpx.get(f"{base}/services/{service}/health/live").json() == {"status": "ok"}
+        assert "mt5_terminal_up" in httpx.get(f"{base}/services/{service}/metrics").text
+
+
+def test_a_second_run_on_the_same_data_is_one_line(first: Run) -> None:
+    refused = subprocess.run(
+        command(first.data), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert refused.returncode == 1
+    assert "already runs" in refused.stdout
+    assert refused.stdout.strip().count("\n") == 0
+    assert refused.stderr == ""
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = subprocess.run(
+            command(tmp_path / "data", port),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert refused.returncode == 1
+    assert f"port {port} is in use" in refused.stdout
+    assert refused.stdout.strip().count("\n") == 0
+    assert refused.stderr == ""
+
+
+def test_ctrl_c_ends_every_process_and_a_second_start_finds_the_data(first: Run) -> None:
+    assert len(first.family()) > 22
+    before = first.get("/api/mt5/account/demo-1/history/deals?limit=1000")["deals"]
+    output = first.end(signal.SIGINT)
+    assert first.process.returncode == 0
+    assert "mt5-swarm is up" in output
+    assert "Traceback" not in output
+    second = Run(first.data)
+    try:
+        for name in ("api_key", "admin_api_key", "accounts"):
+            assert second.credentials[name] == first.credentials[name]
+        after = second.get("/api/mt5/account/demo-1/history/deals?limit=1000")["deals"]
+        kept = {deal["ticket"] for deal in before}
+        # A page holds the newest thousand: what is left of it after new deals is unchanged.
+        assert len(kept & {deal["ticket"] for deal in after}) > 0
+    finally:
+        stopped = subprocess.run(
+            [sys.executable, "-m", "local_stack", "stop", "--data-dir", str(first.data)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert stopped.stdout.strip() == "stopped"
+    second.process.communicate(timeout=30)
+
+
+def test_a_stack_that_was_killed_leaves_nothing_in_the_way(first: Run) -> None:
+    run = Run(first.data)
+    family = run.family()
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    again = Run(first.data)
+    assert [one["state"] for one in again.get("/api/mt5/accounts")["accounts"]] == ["connected"] * 3
+    again.end(signal.SIGTERM)

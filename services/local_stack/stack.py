@@ -37,7 +37,6 @@ from local_stack.embedded_process import EmbeddedServer, EmbeddedServerError
 from local_stack.simulator import PlacedTerminal, Simulator
 from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.vault import KeyRing
-from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.settings import StreamSettings
 from websocket_pool.transport import AbortableProtocol
 
@@ -252,7 +251,6 @@ async def _served(dispatcher: Dispatcher, listener: socket.socket) -> AsyncItera
         lifespan="off",
         http=ShapedHttpProtocol,
         ws=AbortableProtocol,
-        ws_max_size=LARGEST_CLIENT_MESSAGE,
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,

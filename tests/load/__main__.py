@@ -6,7 +6,6 @@ import platform
 from pathlib import Path
 
 from rich.console import Console
-
 from tests.load import snapshots, streams
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"

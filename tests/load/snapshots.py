@@ -13,6 +13,7 @@ import msgspec
 import rpyc
 from mt5linux import MetaTrader5
 from prometheus_client import CollectorRegistry
+from tests.load.figures import Table
 
 from local_stack.simulator import Simulator
 from mt5kit.domain.accounts import AccountIdentity
@@ -21,7 +22,6 @@ from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.link import TerminalLink
-from tests.load.figures import Table
 
 SERVER = "Bench-Server"
 SYMBOLS = ("EURUSD", "GBPUSD", "XAUUSD", "USDJPY", "BTCUSD", "US30", "AUDUSD", "NDX100")
@@ -123,7 +123,9 @@ async def _row(address: Any, size: int, ours: int, theirs: int) -> tuple[str, ..
             await link.snapshot(token, identity)
 
         link_s, link_trips = await _timed(by_link, ours)
-        stock_s, stock_trips = await asyncio.to_thread(_timed_blocking, lambda: _read(stock), theirs)
+        stock_s, stock_trips = await asyncio.to_thread(
+            _timed_blocking, lambda: _read(stock), theirs
+        )
     finally:
         await link.aclose()
         stock._MetaTrader5__conn.close()  # type: ignore[attr-defined]

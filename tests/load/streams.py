@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import numpy as np
 import websockets
+from tests.load.figures import Table, quantiles
 
 from terminal_sim.market import Market
-from tests.load.figures import Table, quantiles
 
 WATCH_S = 30.0
 # The stream signs in and settles before anything is counted.

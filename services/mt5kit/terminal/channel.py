@@ -102,6 +102,8 @@ class Channel:
 
     async def aclose(self) -> None:
         """End the connection and the thread; a call under way fails at once."""
+        if self._closed:
+            return
         self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()

@@ -1,5 +1,7 @@
 """Connecting, disconnecting and listing, on a real replica."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +15,6 @@ SERVER = "Test-Server"
 
 @pytest.fixture(autouse=True)
 def empty(api: Any, postgres: RoleDsns) -> None:
-    import asyncio
-
     async def wipe() -> None:
         connection = await asyncpg.connect(postgres.owner)
         await connection.execute("DELETE FROM accounts")
@@ -30,8 +30,6 @@ def empty(api: Any, postgres: RoleDsns) -> None:
 
 
 def rows(postgres: RoleDsns, statement: str) -> list[Any]:
-    import asyncio
-
     async def fetch() -> list[Any]:
         connection = await asyncpg.connect(postgres.owner)
         try:
@@ -163,8 +161,6 @@ def test_a_password_is_stored_only_sealed(api: Any, postgres: RoleDsns) -> None:
 
 
 def test_two_connects_at_once_of_one_login_give_it_to_one_id(api: Any) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(4) as pool:
         ids = [f"same-{number}" for number in range(4)]
         codes = list(pool.map(lambda one: api.connect(one, 1003).status_code, ids))

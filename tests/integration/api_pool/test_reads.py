@@ -76,7 +76,7 @@ def test_the_header_form_is_the_same(api: Any, route: str) -> None:
     path = "info" if route == "account" else route
     by_path = api.get(f"/api/mt5/account/alpha/{path}").json()
     key = route
-    assert [row for row in by_header[key]] == [row for row in by_path[key]]
+    assert list(by_header[key]) == list(by_path[key])
     assert by_header["meta"]["as_of"] == by_path["meta"]["as_of"]
 
 
@@ -157,7 +157,7 @@ def test_a_terminal_killed_in_a_call_is_unavailable_and_then_serves(api: Any) ->
     os.kill(killed, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
         caught = pool.submit(api.get, path, fresh=1)
-        while not calls_under_way(api):
+        while not call_under_way():
             assert not caught.done()
         os.kill(killed, signal.SIGKILL)
         answer = caught.result()
@@ -177,7 +177,7 @@ def test_a_terminal_killed_in_a_call_is_unavailable_and_then_serves(api: Any) ->
     assert api.get("/api/mt5/account/alpha").json()["account"]["state"] == "connected"
 
 
-def calls_under_way(api: Any) -> bool:
+def call_under_way() -> bool:
     """Whether a thread of the replica waits for a terminal's answer."""
     frames = sys._current_frames()
     waiting = [t for t in threading.enumerate() if t.name.startswith("mt5-a-") and t.ident]

@@ -25,7 +25,7 @@ PATIENCE_S = 10.0
 
 async def until(truth: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not truth():  # noqa: ASYNC110 - the fake and the client announce nothing
+        while not truth():
             await asyncio.sleep(0.005)
 
 
@@ -45,7 +45,7 @@ def client_of(swarm: FakeSwarm) -> ApiClient:
 @asynccontextmanager
 async def following(swarm: FakeSwarm, account_id: str = "demo-1") -> AsyncIterator[StreamClient]:
     async with client_of(swarm) as api:
-        quick = Backoff(0.01, 0.05, random.Random(1))  # noqa: S311 - jitter, not a secret
+        quick = Backoff(0.01, 0.05, random.Random(1))
         stream = StreamClient(lambda: api.assign(USER, account_id), backoff=quick)
         running = asyncio.create_task(stream.run())
         try:

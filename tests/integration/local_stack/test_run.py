@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 START_S = 90
 
@@ -45,9 +47,16 @@ class Run:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def get(self, path: str) -> Any:
+        return self._ask("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._ask("POST", path, json=body)
+
+    def _ask(self, method: str, path: str, **options: Any) -> Any:
         first = self.credentials["accounts"][0]
         headers = {"X-API-Key": self.credentials["api_key"], "X-User-ID": first["user_id"]}
-        answer = httpx.get(self.credentials["base_url"] + path, headers=headers, timeout=30)
+        url = self.credentials["base_url"] + path
+        answer = httpx.request(method, url, headers=headers, timeout=30, **options)
         return answer.raise_for_status().json()
 
     def end(self, number: signal.Signals) -> str:
@@ -116,6 +125,38 @@ def test_every_part_is_reached_on_one_port(first: Run) -> None:
     for service in ("api-pool", "websocket-pool"):
         assert httpx.get(f"{base}/services/{service}/health/live").json() == {"status": "ok"}
         assert "mt5_terminal_up" in httpx.get(f"{base}/services/{service}/metrics").text
+
+
+def test_a_plain_client_streams_and_rest_answers_from_the_stream(first: Run) -> None:
+    account = first.credentials["accounts"][0]
+    state_types = {"position_update", "account_update", "order_update", "status"}
+    assigned = first.post("/api/ws/assign", {"account_id": account["account_id"]})
+    with connect(assigned["websocket_url"]) as stream:
+        greeting = json.loads(stream.recv(timeout=30))
+        assert greeting["type"] == "connected"
+        snapshot = json.loads(stream.recv(timeout=30))
+        assert snapshot["type"] == "snapshot"
+        assert snapshot["data"]["account"]["login"] == account["login"]
+        seq, equity = snapshot["seq"], set()
+        while len(equity) < 5:
+            message = json.loads(stream.recv(timeout=30))
+            assert message["epoch"] == snapshot["epoch"]
+            if message["type"] in state_types:
+                seq += 1
+            assert message["seq"] == seq
+            if message["type"] == "account_update":
+                equity.add(message["data"]["account"].get("equity"))
+        read = first.get(f"/api/mt5/account/{account['account_id']}/snapshot?fresh=1")
+        assert read["meta"]["source"] == "stream"
+        assert read["meta"]["terminal_id"].startswith("mt5-stream-")
+        floating = sum(position["profit"] for position in read["positions"])
+        assert read["account"]["equity"] == pytest.approx(read["account"]["balance"] + floating)
+    with pytest.raises(ConnectionClosed) as refused, connect(assigned["websocket_url"]) as stream:
+        stream.recv(timeout=30)
+    assert refused.value.rcvd is not None
+    assert refused.value.rcvd.code == 4401
+    ticket = assigned["ticket"]
+    assert ticket not in (first.data / "services.log").read_text()
 
 
 def test_a_second_run_on_the_same_data_is_one_line(first: Run) -> None:

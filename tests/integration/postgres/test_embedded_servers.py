@@ -211,7 +211,7 @@ def test_a_server_ends_when_its_run_is_killed(kind: type[Server], data_dir: Path
         "print(server.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )
-    run = subprocess.Popen(  # noqa: S603 - the script above
+    run = subprocess.Popen(
         [sys.executable, "-c", script, str(data_dir)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

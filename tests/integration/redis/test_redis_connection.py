@@ -8,7 +8,7 @@ from mt5kit.state.redis import Keys, LeaseStore
 
 
 async def test_no_cancellation_is_lost(redis: Redis, keys: Keys) -> None:
-    store, rng = LeaseStore(redis, keys), random.Random(1)  # noqa: S311 - a dice, not a key
+    store, rng = LeaseStore(redis, keys), random.Random(1)
 
     async def work() -> None:
         while True:

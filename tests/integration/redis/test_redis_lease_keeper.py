@@ -55,7 +55,7 @@ async def make(redis: Redis, keys: Keys) -> AsyncIterator[Make]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the condition has no event to wait for
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -105,7 +105,7 @@ async def test_orders_reach_listeners_even_after_a_restart(
     async def send(account_id: str, control: Control) -> None:
         async with asyncio.timeout(15):
             # Nothing tells when the listener has subscribed.
-            while not await channel.publish(account_id, control):  # noqa: ASYNC110 - as said
+            while not await channel.publish(account_id, control):
                 await asyncio.sleep(0.02)
 
     listener = asyncio.create_task(listen())

@@ -210,12 +210,19 @@ async def test_after_a_kill_the_next_call_after_the_restart_works(
     before = simulated.states()[0]
     waiting = asyncio.create_task(link.wait_changes(token, ALPHA, ""))
     await waiting
-    os.kill(int(before["pid"]), signal.SIGKILL)
+    pid = int(before["pid"])
+    # Frozen first, so that the kill surely comes while the call is in the terminal.
+    os.kill(pid, signal.SIGSTOP)
+    caught = asyncio.create_task(link.snapshot(token, ALPHA))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(caught), 0.2)
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(TerminalUnavailable) as away:
-        while True:
-            await link.snapshot(token, ALPHA)
+        await caught
     assert away.value.retry_after_s
-    simulated.control.post("/terminals/1/restart").raise_for_status()
+    await asyncio.to_thread(
+        lambda: simulated.control.post("/terminals/1/restart").raise_for_status()
+    )
     # A new process knows no login; that it answers at all is the reconnect and the re-install.
     with pytest.raises(WrongAccount):
         await link.snapshot(token, ALPHA)

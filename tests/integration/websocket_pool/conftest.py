@@ -155,7 +155,7 @@ async def receive_until(
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that has no event, bounded."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - as said
+        while not condition():
             await asyncio.sleep(0.005)
 
 
@@ -165,7 +165,7 @@ T = TypeVar("T")
 async def eventually(read: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:
     """What is read when it is what is wanted, bounded."""
     async with asyncio.timeout(10):
-        while not wanted(value := await read()):  # noqa: ASYNC110 - it has no event
+        while not wanted(value := await read()):
             await asyncio.sleep(0.01)
     return value
 

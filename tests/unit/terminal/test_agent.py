@@ -4,20 +4,33 @@ import importlib.util
 import json
 import sys
 import threading
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import mt5kit.terminal
 
 SOURCE = Path(mt5kit.terminal.__file__).parent / "agent.py"
-Info = namedtuple("Info", "login server equity")
-Terminal = namedtuple("Terminal", "connected trade_allowed")
-Deal = namedtuple("Deal", "ticket time_msc symbol")
+
+
+class Info(NamedTuple):
+    login: int
+    server: str
+    equity: float
+
+
+class Terminal(NamedTuple):
+    connected: bool
+    trade_allowed: bool
+
+
+class Deal(NamedTuple):
+    ticket: int
+    time_msc: int
+    symbol: str
 
 
 class FakeModule(ModuleType):

@@ -212,9 +212,7 @@ def test_a_stopped_terminal_is_ended_by_force() -> None:
 
 def serve(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "terminal_sim", "serve", *arguments]
-    return subprocess.run(  # noqa: S603 - our own program
-        command, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("kind", ["scenario", "key", "empty key", "host", "port"])

@@ -1,0 +1,86 @@
+"""The envelope around an app: ids, faults that tell nothing, labels that are templates."""
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from mt5kit.errors import InternalFault, RateLimited
+from mt5kit.telemetry.errors_http import install_failure_handlers
+from mt5kit.telemetry.http import Envelope, service_routes
+from mt5kit.telemetry.http_metrics import HttpMetrics
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def client(registry: CollectorRegistry):  # noqa: ANN201 - a fixture
+    state = {"draining": False}
+    app = FastAPI()
+
+    @app.get("/thing/{name}")
+    async def thing(name: str) -> dict[str, str]:
+        if name == "bug":
+            raise RuntimeError("password=hunter2")
+        if name == "fault":
+            raise InternalFault("the table is on fire", details={"table": "accounts"})
+        if name == "often":
+            raise RateLimited("slow down", retry_after_s=1.2)
+        state["draining"] = name == "drain"
+        return {"name": name}
+
+    async def readiness() -> dict[str, object]:
+        return dict(state)
+
+    app.include_router(service_routes(registry, readiness))
+    install_failure_handlers(app)
+    app.add_middleware(Envelope, metrics=HttpMetrics(registry))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", ["bug", "fault"])
+async def test_a_fault_of_ours_tells_only_its_id(client: httpx.AsyncClient, name: str) -> None:
+    answer = await client.get(f"/thing/{name}", headers={"X-Request-ID": "mine-1"})
+    assert answer.status_code == 500
+    assert answer.headers["X-Request-ID"] == "mine-1"
+    assert answer.json() == {
+        "success": False,
+        "error": "something went wrong on our side",
+        "code": "INTERNAL",
+        "details": {},
+        "retry_after_s": None,
+        "request_id": "mine-1",
+    }
+
+
+async def test_retry_after_is_a_header_in_whole_seconds(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/thing/often")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+    assert answer.json()["retry_after_s"] == 1.2
+
+
+async def test_labels_are_templates_and_unknown_paths_share_one(
+    client: httpx.AsyncClient, registry: CollectorRegistry
+) -> None:
+    for path in ("/thing/secret-name", "/no/such/path", "/nor/this"):
+        await client.get(path)
+    await client.request("PURGE", "/thing/x")
+    text = (await client.get("/metrics")).text
+    assert 'route="/thing/{name}",status="200"' in text
+    assert 'method="any",route="unmatched",status="404"' in text
+    assert "secret-name" not in text
+    assert "/no/such" not in text
+    assert registry.get_sample_value("api_requests_in_flight") == 0
+
+
+async def test_readiness_tells_of_draining(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/health/ready")).status_code == 200
+    await client.get("/thing/drain")
+    answer = await client.get("/health/ready")
+    assert (answer.status_code, answer.json()["status"]) == (503, "draining")
+    assert (await client.get("/health/live")).status_code == 200

@@ -1,0 +1,41 @@
+"""Settings come from the environment, or from the files it names."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from mt5kit.settings import ServiceSettings
+
+
+class Example(ServiceSettings):
+    token: SecretStr
+    servers: dict[str, str]
+
+
+def test_a_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    (tmp_path / "servers").write_text('{"A": "UTC"}')
+    monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("SERVERS_FILE", str(tmp_path / "servers"))
+    settings = Example()
+    assert settings.token.get_secret_value() == "s3cret"
+    assert settings.servers == {"A": "UTC"}
+    assert "s3cret" not in repr(settings)
+
+
+def test_both_forms_at_once_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("one")
+    monkeypatch.setenv("TOKEN", "two")
+    monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("SERVERS", "{}")
+    with pytest.raises(ValueError, match="keep one"):
+        Example()
+
+
+def test_a_refusal_does_not_show_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "t0ken-value")
+    monkeypatch.setenv("SERVERS", '["t0ken-value"]')
+    with pytest.raises(ValidationError) as refused:
+        Example()
+    assert "t0ken-value" not in str(refused.value)

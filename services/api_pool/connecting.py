@@ -14,7 +14,6 @@ from api_pool.fleet import Fleet
 from api_pool.reading import Looks, Reader
 from mt5kit.domain.accounts import AccountInfo
 from mt5kit.domain.brokers import Brokers
-from mt5kit.errors import Mt5SwarmError
 from mt5kit.state.redis import Control, ControlChannel
 from mt5kit.terminal.credentials import Credentials
 
@@ -129,7 +128,7 @@ class Connector:
         terminal_id = await placements.place(account_id, self._fleet.terminal_ids)
         try:
             yield terminal_id
-        except Mt5SwarmError:
+        except BaseException:
             if had is None:
                 await placements.remove(account_id)
             raise

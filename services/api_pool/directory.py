@@ -113,7 +113,7 @@ class AccountDirectory:
     async def note(
         self, account: KnownAccount, state: AccountState, why: Mt5SwarmError | None = None
     ) -> None:
-        """Record a change of state; what has not changed is not written.
+        """Record a change of state, unless somebody else has changed it since `account` was read.
 
         A database that is away costs the record, not the answer.
         """
@@ -121,6 +121,8 @@ class AccountDirectory:
             return
         error = None if why is None else AccountError(why.code, why.message)
         try:
-            await self._store.set_state(account.user_id, account.account_id, state, error)
-        except (DatabaseUnavailable, AccountNotFound) as unwritten:
+            await self._store.move_state(
+                account.user_id, account.account_id, account.state, state, error
+            )
+        except DatabaseUnavailable as unwritten:
             log.warning("state not recorded", state=state, error=unwritten.message)

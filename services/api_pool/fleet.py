@@ -43,7 +43,7 @@ class Fleet:
             for address in settings.api_terminals
         }
         ids = tuple(links)
-        plan = KeeperPlan("api", settings.instance_id, lambda: ids, frozenset(ids))
+        plan = KeeperPlan("api", settings.instance_id, lambda: ids, settings.own_terminals)
         return cls(links, LeaseKeeper(LeaseStore(redis, keys), plan), metrics)
 
     @property

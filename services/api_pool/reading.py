@@ -195,6 +195,10 @@ class Reader:
             account,
             session.look(account.identity, lambda: self._directory.credentials(account)),
         )
+        if turn.value.identity != account.identity:
+            raise TerminalUnavailable(
+                "the account's credentials changed during the request", retry_after_s=1
+            )
         seen = await self.keep(
             account.account_id, terminal_id, self._fleet.token(terminal_id), turn.value
         )

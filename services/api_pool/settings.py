@@ -20,6 +20,7 @@ class ApiSettings(ServiceSettings):
         key_ring_file: The vault's key ring.
         api_keys: JSON `{name: SHA-256 hex of the key}`.
         api_terminals: JSON list of `{terminal_id, host, port}`, the same on every replica.
+        own_terminals: Those of this replica's slot.
         stream_terminals: JSON list of the stream terminals' ids.
         terminals_networks: CIDR blocks outside which no terminal is spoken to.
         broker_servers: JSON `{server: clock rule}`; when empty, any server is tried.
@@ -36,6 +37,7 @@ class ApiSettings(ServiceSettings):
     key_ring_file: Path
     api_keys: dict[str, str]
     api_terminals: tuple[TerminalAddress, ...]
+    own_terminals: frozenset[str] = frozenset()
     stream_terminals: tuple[str, ...] = ()
     terminals_networks: tuple[str, ...]
     broker_servers: dict[str, str] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ import sys
 
 import uvicorn
 
+from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 from websocket_pool.app import create_app
 from websocket_pool.context import StreamContext
@@ -25,6 +26,7 @@ async def serve() -> None:
         create_app(context),
         host="0.0.0.0",  # noqa: S104 - inside its container
         port=PORT,
+        http=ShapedHttpProtocol,
         ws=AbortableProtocol,
         ws_max_size=LARGEST_CLIENT_MESSAGE,
         # Frames are small and many, and a compressor is memory for each socket.

@@ -234,3 +234,25 @@ async def test_the_audit_store_appends_under_either_role(
         await AuditStore(store._database).append(AuditEntry("op", "terminal.restart", "MT5_01"))
     count = "SELECT count(*) FROM audit_log WHERE target = 'MT5_01'"
     assert await owner.fetchval(count) == 2
+
+
+async def test_an_observation_moves_only_the_state_it_saw(
+    account_store: AccountStore, make_account: MakeAccount
+) -> None:
+    account = await make_account()
+    who = (account.user_id, account.account_id)
+    await account_store.set_state(*who, AccountState.DISCONNECTED)
+    late = await account_store.move_state(
+        *who, AccountState.TERMINAL_UNAVAILABLE, AccountState.CONNECTED
+    )
+    assert late is False
+    kept = await account_store.get(*who)
+    assert kept is not None
+    assert kept.state is AccountState.DISCONNECTED
+    why = AccountError("X", "why")
+    assert await account_store.move_state(
+        *who, AccountState.DISCONNECTED, AccountState.LOGIN_FAILED, why
+    )
+    moved = await account_store.get(*who)
+    assert moved is not None
+    assert (moved.state, moved.last_error) == (AccountState.LOGIN_FAILED, why)

@@ -143,6 +143,37 @@ class AccountStore:
             )
         found(changed, account_id)
 
+    async def move_state(
+        self,
+        user_id: UUID,
+        account_id: str,
+        seen: AccountState,
+        state: AccountState,
+        error: AccountError | None = None,
+    ) -> bool:
+        """Record a change that was observed, unless somebody has moved the account meanwhile.
+
+        A read that began before its owner disconnected the account must not connect it again.
+
+        Args:
+            user_id: Whose it is.
+            account_id: The caller's identifier.
+            seen: The state in which the observation began.
+            state: The state it found.
+            error: Why, if it is not well.
+
+        Returns:
+            Whether the account was still in the state seen.
+        """
+        check_id(account_id)
+        async with self._database.transaction(user_id=user_id) as connection:
+            moved = await connection.fetchval(
+                "UPDATE accounts SET state = $4, last_error = $5"
+                " WHERE account_id = $1 AND user_id = $2 AND state = $3 RETURNING 1",
+                *(account_id, user_id, seen.value, state.value, error and json_text(error)),
+            )
+        return moved is not None
+
     async def sealed_password(self, user_id: UUID, account_id: str) -> StoredLogin:
         """The stored credentials.
 

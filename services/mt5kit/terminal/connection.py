@@ -97,13 +97,16 @@ class Connection:
             )
             pending.set_expiry(timeout_s)
             reply: object = pending.value
-        except TimeoutError as late:
-            # Without its frames: a locals-printing traceback would show the revealed arguments.
-            raise self._held() from late.with_traceback(None)
-        except GONE as gone:
+        except TimeoutError:
+            failure = self._held()
+        except GONE:
             self.abort()
-            raise self._away() from gone.with_traceback(None)
-        return reply
+            failure = self._away()
+        else:
+            return reply
+        # Raised only here, without context: RPyC's frames hold the revealed arguments, and a
+        # traceback that prints locals would show them.
+        raise failure
 
     def stale(self) -> bool:
         """Whether the terminal hung up while nobody was calling, so that nothing may be sent."""
@@ -126,5 +129,5 @@ class Connection:
     def _away(self) -> TerminalUnavailable:
         return TerminalUnavailable(f"terminal {self._name} is away", retry_after_s=1)
 
-    def _held(self) -> TerminalTimeout:
+    def _held(self) -> TerminalUnavailable:
         return TerminalTimeout(f"terminal {self._name} did not answer in time", retry_after_s=2)

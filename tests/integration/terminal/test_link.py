@@ -31,6 +31,7 @@ from mt5kit.errors import (
 from mt5kit.secret import Secret
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
+from mt5kit.terminal.connection import Connection
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.link import TerminalLink
 
@@ -316,7 +317,15 @@ async def test_a_password_shows_nowhere(
         except Mt5SwarmError as failure:
             lines = traceback.TracebackException.from_exception(failure, capture_locals=True)
             shown += ["".join(lines.format()), repr(failure.details), caplog.text]
-    assert len(shown) > 3
+    # Broken while the arguments are on their way, revealed.
+    broken = Connection(links.address, LOOPBACK)
+    broken.abort()
+    with pytest.raises(TerminalUnavailable) as gone:
+        broken.call("sign_in", token, (1001, Secret(UNSHOWN), SERVER, 1000, True), 5)
+    broken.close()
+    lines = traceback.TracebackException.from_exception(gone.value, capture_locals=True)
+    shown.append("".join(lines.format()))
+    assert len(shown) > 4
     assert not [text for text in shown if UNSHOWN in text]
 
 

@@ -51,6 +51,7 @@ lint: $(DEV_STAMP) ## Ruff, mypy and the doors between rooms
 	@$(BIN)/ruff check services tests
 	@$(BIN)/ruff format --check --quiet services tests
 	@$(BIN)/mypy
+	@$(BIN)/mypy tests
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format

@@ -113,4 +113,5 @@ def test_71_readers_during_logins_see_one_account_or_the_other(
 
 
 def terminal(target: Any) -> dict[str, Any]:
-    return httpx.get(f"{target.control_url}/terminals").json()["terminals"][0]
+    first: dict[str, Any] = httpx.get(f"{target.control_url}/terminals").json()["terminals"][0]
+    return first

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -62,8 +63,8 @@ class Simulated:
     terminals: dict[str, PlacedTerminal]
     control: httpx.Client
 
-    def states(self) -> list[dict[str, object]]:
-        states: list[dict[str, object]] = self.control.get("/terminals").json()["terminals"]
+    def states(self) -> list[dict[str, Any]]:
+        states: list[dict[str, Any]] = self.control.get("/terminals").json()["terminals"]
         return states
 
 

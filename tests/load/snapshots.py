@@ -128,7 +128,7 @@ async def _row(address: Any, size: int, ours: int, theirs: int) -> tuple[str, ..
         )
     finally:
         await link.aclose()
-        stock._MetaTrader5__conn.close()  # type: ignore[attr-defined]
+        stock._MetaTrader5__conn.close()
     return (
         str(size),
         f"{stock_s * 1000:.2f}",

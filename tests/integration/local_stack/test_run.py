@@ -137,7 +137,8 @@ def test_a_plain_client_streams_and_rest_answers_from_the_stream(first: Run) -> 
         snapshot = json.loads(stream.recv(timeout=30))
         assert snapshot["type"] == "snapshot"
         assert snapshot["data"]["account"]["login"] == account["login"]
-        seq, equity = snapshot["seq"], set()
+        seq = snapshot["seq"]
+        equity: set[float] = set()
         while len(equity) < 5:
             message = json.loads(stream.recv(timeout=30))
             assert message["epoch"] == snapshot["epoch"]

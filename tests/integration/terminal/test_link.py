@@ -8,17 +8,19 @@ import signal
 import socket
 import threading
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 import psutil
 import pytest
 import rpyc
 from prometheus_client import CollectorRegistry
+from tests.integration.conftest import Simulated, SimulatedTerminals
 
 from local_stack.simulator import PlacedTerminal
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.history import HistoryQuery
+from mt5kit.domain.trades import Deal
 from mt5kit.errors import (
     BrokerTimeout,
     LoginRefused,
@@ -44,12 +46,12 @@ LOOPBACK = AddressGuard(["127.0.0.0/8"])
 
 
 @pytest.fixture(scope="module")
-def simulated(simulate):  # noqa: ANN001, ANN201 - typed where it is defined
+def simulated(simulate: SimulatedTerminals) -> Simulated:
     return simulate(["t-1"])
 
 
 @pytest.fixture
-def terminal(simulated) -> PlacedTerminal:  # noqa: ANN001
+def terminal(simulated: Simulated) -> PlacedTerminal:
     return simulated.terminals["t-1"]
 
 
@@ -80,13 +82,13 @@ async def links(terminal: PlacedTerminal) -> AsyncIterator[Links]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tokens():  # noqa: ANN201 - a counter
+def tokens() -> Iterator[int]:
     """Tokens grow over the whole module: the terminal remembers the highest."""
     return iter(range(1, 10_000))
 
 
 @pytest.fixture
-def token(tokens) -> int:  # noqa: ANN001
+def token(tokens: Iterator[int]) -> int:
     return next(tokens)
 
 
@@ -123,7 +125,7 @@ async def test_history_comes_in_pages(links: Links, token: int) -> None:
     assert [d.ticket for d in deals] == [
         d.ticket for d in sorted(deals, key=lambda d: (d.time_msc, d.ticket), reverse=True)
     ]
-    paged = []
+    paged: list[Deal] = []
     before = None
     more = True
     while more:
@@ -171,7 +173,7 @@ async def test_an_unknown_server_ends_in_a_broker_timeout(links: Links, token: i
         await links.link().sign_in(token, nowhere, deadline_s=3)
 
 
-async def test_an_older_owner_is_refused(links: Links, tokens) -> None:  # noqa: ANN001
+async def test_an_older_owner_is_refused(links: Links, tokens: Iterator[int]) -> None:
     older, newer = next(tokens), next(tokens)
     old, new = links.link(), links.link()
     await old.sign_in(older, ALPHA_IN)
@@ -184,7 +186,7 @@ async def test_an_older_owner_is_refused(links: Links, tokens) -> None:  # noqa:
 async def test_a_frozen_terminal_is_a_timeout_and_then_serves_again(
     links: Links,
     token: int,
-    simulated,  # noqa: ANN001
+    simulated: Simulated,
 ) -> None:
     link = links.link()
     await link.sign_in(token, ALPHA_IN)
@@ -203,7 +205,7 @@ async def test_a_frozen_terminal_is_a_timeout_and_then_serves_again(
 async def test_after_a_kill_the_next_call_after_the_restart_works(
     links: Links,
     token: int,
-    simulated,  # noqa: ANN001
+    simulated: Simulated,
 ) -> None:
     link = links.link()
     link.start()
@@ -345,5 +347,5 @@ async def test_threads_are_named_and_end_with_the_link(
         if thread.name.startswith("mt5-t-1"):
             await asyncio.to_thread(thread.join, 10)
     assert not [t for t in threading.enumerate() if t.name.startswith("mt5-t-1")]
-    ports = {connection.raddr.port for connection in process.net_connections() if connection.raddr}
-    assert terminal.port not in ports
+    peers = [connection.raddr for connection in process.net_connections()]
+    assert not [peer for peer in peers if tuple(peer)[1:] == (terminal.port,)]

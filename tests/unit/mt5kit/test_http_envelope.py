@@ -1,5 +1,7 @@
 """The envelope around an app: ids, faults that tell nothing, labels that are templates."""
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -17,7 +19,7 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-async def client(registry: CollectorRegistry):  # noqa: ANN201 - a fixture
+async def client(registry: CollectorRegistry) -> AsyncIterator[httpx.AsyncClient]:
     state = {"draining": False}
     app = FastAPI()
 

@@ -18,7 +18,7 @@ from terminal_sim.timeframes import span
 MARKET = Market(99)
 SPANS = {name: span(value) for name, value in catalogue().constants.items() if "FRAME_" in name}
 SHORT = {name: length for name, length in SPANS.items() if length and length <= 3600}
-LONG = {name: length for name, length in SPANS.items() if name not in SHORT}
+LONG = {name: length for name, length in SPANS.items() if length is not None and name not in SHORT}
 # The clock is put forward on 2026-03-08 at 07:00 UTC and back on 2026-11-01 at 06:00 UTC.
 SPRING_MS, AUTUMN_MS = 1_772_953_200_000, 1_793_512_800_000
 RULES = st.sampled_from([EET_US, "UTC", "+05:30", "-03:00"])

@@ -8,14 +8,18 @@ from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+import structlog
+
 from api_pool.answers import Meta, age
 from api_pool.directory import AccountDirectory, KnownAccount
 from api_pool.fleet import Fleet
 from api_pool.reading import Looks, Reader
 from mt5kit.domain.accounts import AccountInfo
 from mt5kit.domain.brokers import Brokers
-from mt5kit.state.redis import Control, ControlChannel
+from mt5kit.state.redis import Control, ControlChannel, StateUnavailable
 from mt5kit.terminal.credentials import Credentials
+
+log = structlog.get_logger(__name__)
 
 # The broker's 15 s, and what it takes to tell of it.
 LOGIN_OVERHEAD_S: Final = 2.0
@@ -84,11 +88,8 @@ class Connector:
             # The account is who the terminal says it is, not what was typed.
             proven = Credentials(turn.value.identity, credentials.password)
             await self._directory.save(user_id, account_id, proven)
-            await self._looks.cache.drop(account_id)
-            await self._control.publish(account_id, Control.CREDENTIALS)
-            seen = await self._reader.keep(
-                account_id, terminal_id, self._fleet.token(terminal_id), turn.value
-            )
+            await self._announce(account_id)
+            seen = await self._reader.keep(account_id, terminal_id, turn.token, turn.value)
         as_of, age_ms = age(seen.seen_ms)
         meta = Meta(
             account_id=account_id,
@@ -101,6 +102,18 @@ class Connector:
             broker_ms=round(turn.broker_ms, 2),
         )
         return Connected(account_id, terminal_id, seen.account, meta)
+
+    async def _announce(self, account_id: str) -> None:
+        """Drop what was seen under older credentials, and tell whoever streams the account.
+
+        The credentials are stored by now, so a state store that is away fails nobody: every look
+        is checked against the stored identity, and a stream reads it again when it signs in.
+        """
+        try:
+            await self._looks.cache.drop(account_id)
+            await self._control.publish(account_id, Control.CREDENTIALS)
+        except StateUnavailable as away:
+            log.warning("new credentials not announced", error=away.message)
 
     async def disconnect(self, account: KnownAccount) -> None:
         """End the session and the streams; the sealed credentials stay. Repeating it is harmless.

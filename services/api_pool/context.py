@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 
 from api_pool.connecting import Connector
 from api_pool.directory import AccountDirectory
@@ -23,6 +22,7 @@ from mt5kit.state.redis import (
     LeaseStore,
     LiveStore,
     PlacementStore,
+    Redis,
     SnapshotCache,
     StreamPlacementStore,
     TicketStore,

@@ -1,7 +1,6 @@
 """Accounts as the use cases see them: rows of Postgres, and the vault that opens passwords."""
 
 from dataclasses import dataclass
-from typing import Self
 from uuid import UUID
 
 import structlog
@@ -19,24 +18,22 @@ log = structlog.get_logger(__name__)
 class KnownAccount:
     """An account that belongs to the user who asks, as it stood when the request came."""
 
-    account_id: str
-    user_id: UUID
-    identity: AccountIdentity
-    state: AccountState
-    since_ms: int
-    last_error: AccountError | None
+    row: AccountRow
 
-    @classmethod
-    def of(cls, row: AccountRow) -> Self:
-        """From its row."""
-        return cls(
-            row.account_id,
-            row.user_id,
-            row.identity,
-            row.state,
-            row.state_since_ms,
-            row.last_error,
-        )
+    @property
+    def account_id(self) -> str:
+        """The caller's identifier."""
+        return self.row.account_id
+
+    @property
+    def identity(self) -> AccountIdentity:
+        """What the terminal must report."""
+        return self.row.identity
+
+    @property
+    def state(self) -> AccountState:
+        """Where it stood."""
+        return self.row.state
 
     def require_connected(self) -> None:
         """Refuse what needs a session when there is to be none.
@@ -77,11 +74,11 @@ class AccountDirectory:
         row = await self._store.get(user_id, account_id)
         if row is None:
             raise AccountNotFound(f"no account {account_id}")
-        return KnownAccount.of(row)
+        return KnownAccount(row)
 
     async def of_user(self, user_id: UUID) -> list[KnownAccount]:
         """All accounts of the user, by id."""
-        return [KnownAccount.of(row) for row in await self._store.list(user_id)]
+        return [KnownAccount(row) for row in await self._store.list(user_id)]
 
     async def credentials(self, account: KnownAccount) -> Credentials:
         """The account's credentials, opened; hold them no longer than a login takes.
@@ -90,7 +87,7 @@ class AccountDirectory:
             AccountNotFound: It has been deleted meanwhile.
             VaultFault: The key is missing or the row was tampered with.
         """
-        stored = await self._store.sealed_password(account.user_id, account.account_id)
+        stored = await self._store.sealed_password(account.row.user_id, account.account_id)
         return Credentials(stored.identity, self._vault.open(stored.sealed, stored.binding))
 
     async def save(self, user_id: UUID, account_id: str, proven: Credentials) -> None:
@@ -108,7 +105,9 @@ class AccountDirectory:
 
     async def disconnected(self, account: KnownAccount) -> None:
         """Record that the owner ended the session."""
-        await self._store.set_state(account.user_id, account.account_id, AccountState.DISCONNECTED)
+        await self._store.set_state(
+            account.row.user_id, account.account_id, AccountState.DISCONNECTED
+        )
 
     async def note(
         self, account: KnownAccount, state: AccountState, why: Mt5SwarmError | None = None
@@ -121,8 +120,6 @@ class AccountDirectory:
             return
         error = None if why is None else AccountError(why.code, why.message)
         try:
-            await self._store.move_state(
-                account.user_id, account.account_id, account.state, state, error
-            )
+            await self._store.move_state(account.row, state, error)
         except DatabaseUnavailable as unwritten:
             log.warning("state not recorded", state=state, error=unwritten.message)

@@ -1,14 +1,13 @@
 """The API terminals of this replica: links, sessions, leases."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
-
-from redis.asyncio import Redis
 
 from api_pool.settings import ApiSettings
 from mt5kit.errors import TerminalUnavailable
 from mt5kit.state.keys import Keys
-from mt5kit.state.redis import KeeperPlan, LeaseKeeper, LeaseStore
+from mt5kit.state.redis import KeeperPlan, LeaseKeeper, LeaseStore, Redis
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard
 from mt5kit.terminal.link import TerminalLink
@@ -83,8 +82,7 @@ class Fleet:
     async def aclose(self) -> None:
         """Give the leases back first, so that another replica may go on, then hang up."""
         await self._keeper.close()
-        for link in self._links.values():
-            await link.aclose()
+        await asyncio.gather(*(link.aclose() for link in self._links.values()))
 
     def _token_source(self, terminal_id: str) -> Callable[[], int]:
         return lambda: self._keeper.token_of(terminal_id)

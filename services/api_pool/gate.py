@@ -1,10 +1,13 @@
 """Middleware at the API's door: a valid key, within its rate."""
 
+import uuid
+
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from api_pool.keys import ApiKeys
 from api_pool.limits import RateLimiter
-from mt5kit.errors import CallerError
+from mt5kit.errors import CallerError, NotFound
 from mt5kit.telemetry.errors_http import failure_response
 
 # What load balancers, Docker and Prometheus ask without a key (contracts §1, §5).
@@ -23,7 +26,12 @@ class KeyGate:
         self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection; anything but HTTP passes through."""
+        """Handle one connection; sockets are refused, for the API has none."""
+        if scope["type"] == "websocket":
+            error = NotFound("the API has no sockets; streams are under /ws/")
+            response = failure_response(error, uuid.uuid4().hex)
+            await WebSocket(scope, receive, send).send_denial_response(response)
+            return
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
                 self._limiter.admit(self._keys.name_of(dict(scope["headers"]).get(b"x-api-key")))

@@ -24,6 +24,7 @@ class RateLimiter:
     def __init__(self, what: str, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._what = what
         self._interval = 1 / rate
+        self._burst = max(BURST_S, self._interval)
         self._clock = clock
         self._due: OrderedDict[str, float] = OrderedDict()
 
@@ -35,7 +36,7 @@ class RateLimiter:
         """
         now = self._clock()
         due = max(self._due.get(caller, now), now)
-        wait = due + self._interval - BURST_S - now
+        wait = due + self._interval - self._burst - now
         if wait > 0:
             raise RateLimited(
                 f"too many requests for this {self._what}", retry_after_s=round(wait, 3)

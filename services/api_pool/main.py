@@ -12,6 +12,8 @@ from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 
 PORT = 8000
+# Longer than a login takes.
+GRACE_S = 25
 
 
 async def serve() -> None:
@@ -25,6 +27,7 @@ async def serve() -> None:
         http=ShapedHttpProtocol,
         access_log=False,
         log_config=None,
+        timeout_graceful_shutdown=GRACE_S,
     )
     await uvicorn.Server(config).serve()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -17,7 +17,7 @@ from mt5kit.domain.brokers import Brokers
 from mt5kit.domain.history import HistoryQuery
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot
-from mt5kit.errors import LoginRefused, StaleToken, TerminalUnavailable
+from mt5kit.errors import LoginRefused, StaleToken, TerminalUnavailable, WrongAccount
 from mt5kit.state.redis import (
     CachedSnapshot,
     LiveState,
@@ -44,7 +44,6 @@ class Read:
 
     snapshot: Snapshot
     meta: Meta
-    waited_for_turn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +87,17 @@ class Reader:
         self._directory = directory
         self._looks = looks
         self._brokers = brokers
+        self._places: dict[str, str] = {}
 
-    async def look(self, account: KnownAccount, max_age_ms: int) -> Read:
+    async def look(
+        self, account: KnownAccount, max_age_ms: int, on_wait: Callable[[], None]
+    ) -> Read:
         """The account as of at most `max_age_ms` ago.
+
+        Args:
+            account: Whose.
+            max_age_ms: 0 waits for the next look.
+            on_wait: Told before the caller is made to wait for a terminal.
 
         Raises:
             Conflict: The account is disconnected.
@@ -98,8 +105,13 @@ class Reader:
             TerminalUnavailable: No source is fresh enough and the terminal cannot answer.
         """
         account.require_connected()
+        if max_age_ms == 0:
+            on_wait()
         kept = await self._kept(account, max_age_ms)
-        return kept or await self._turn(account)
+        if kept is not None:
+            return kept
+        on_wait()
+        return await self._turn(account)
 
     async def history(self, account: KnownAccount, kind: str, query: HistoryQuery) -> HistoryRead:
         """A page of deals or orders of the past; raises as `look` does."""
@@ -125,10 +137,8 @@ class Reader:
     ) -> Snapshot:
         """Put a terminal's look into the cache; gives it back with its UTC times.
 
-        A cache that cannot be written makes the next read slower and this one no worse.
-
-        Raises:
-            StaleToken: The terminal has a newer owner, so this look may be of the past.
+        What cannot be cached (the state store is away, or a newer owner has been there) makes the
+        next read slower and this one no worse.
         """
         seen = snapshot.in_utc(self._brokers.clock_of(snapshot.account.server))
         cached = CachedSnapshot(
@@ -136,8 +146,8 @@ class Reader:
         )
         try:
             await self._looks.cache.put(account_id, token, cached)
-        except StateUnavailable as away:
-            log.warning("look not cached", error=away.message)
+        except (StateUnavailable, StaleToken) as unkept:
+            log.warning("look not cached", error=unkept.message)
         return seen
 
     async def _kept(self, account: KnownAccount, max_age_ms: int) -> Read | None:
@@ -148,13 +158,13 @@ class Reader:
                 # For a streamed account the poller's next look is the turn (contracts §1).
                 live = await self._next_look(account.account_id, asked_ms)
             if live is not None and live.as_of_ms >= asked_ms - max_age_ms:
-                return self._read(account, "stream", live, waited=max_age_ms == 0)
+                return self._read(account, "stream", live)
             cached = await self._looks.cache.get(account.account_id)
         except StateUnavailable as away:
             log.warning("reading without the state store", error=away.message)
             return None
         if cached is not None and max_age_ms and cached.as_of_ms >= asked_ms - max_age_ms:
-            return self._read(account, "cache", cached, waited=False)
+            return self._read(account, "cache", cached)
         return None
 
     async def _next_look(self, account_id: str, after_ms: int) -> LiveState | None:
@@ -171,8 +181,6 @@ class Reader:
         account: KnownAccount,
         source: Source,
         kept: LiveState | CachedSnapshot,
-        *,
-        waited: bool,
     ) -> Read | None:
         snapshot = msgspec.json.decode(kept.payload, type=Snapshot)
         if snapshot.identity != account.identity:
@@ -187,7 +195,7 @@ class Reader:
             as_of=as_of,
             age_ms=age_ms,
         )
-        return Read(snapshot, meta, waited)
+        return Read(snapshot, meta)
 
     async def _turn(self, account: KnownAccount) -> Read:
         terminal_id, session = await self._session(account)
@@ -195,20 +203,19 @@ class Reader:
             account,
             session.look(account.identity, lambda: self._directory.credentials(account)),
         )
-        if turn.value.identity != account.identity:
-            raise TerminalUnavailable(
-                "the account's credentials changed during the request", retry_after_s=1
-            )
-        seen = await self.keep(
-            account.account_id, terminal_id, self._fleet.token(terminal_id), turn.value
-        )
-        meta = self._turn_meta(account, terminal_id, seen.seen_ms, turn)
-        return Read(seen, meta, waited_for_turn=True)
+        seen = await self.keep(account.account_id, terminal_id, turn.token, turn.value)
+        return Read(seen, self._turn_meta(account, terminal_id, seen.seen_ms, turn))
 
     async def _session(self, account: KnownAccount) -> tuple[str, TerminalSession]:
-        terminal_id = await self._looks.placements.place(
-            account.account_id, self._fleet.terminal_ids
-        )
+        account_id = account.account_id
+        try:
+            terminal_id = await self._looks.placements.place(account_id, self._fleet.terminal_ids)
+        except StateUnavailable:
+            # Owners keep serving without the state store (contracts §6); the lease still guards.
+            terminal_id = self._places.get(account_id, "")
+            if not terminal_id:
+                raise
+        self._places[account_id] = terminal_id
         return terminal_id, self._fleet.session(terminal_id)
 
     async def _recorded(self, account: KnownAccount, turn: Awaitable[Turn[T]]) -> Turn[T]:
@@ -218,15 +225,16 @@ class Reader:
         except LoginRefused as refused:
             await self._directory.note(account, AccountState.LOGIN_FAILED, refused)
             raise
-        except StaleToken:
+        except (StaleToken, WrongAccount):
+            # About us, not about the account.
             raise
         except TerminalUnavailable as unavailable:
             await self._directory.note(account, AccountState.TERMINAL_UNAVAILABLE, unavailable)
             raise
-        value = result.value
-        connected = not isinstance(value, Snapshot) or value.terminal.connected
-        state = AccountState.CONNECTED if connected else AccountState.BROKER_DISCONNECTED
-        await self._directory.note(account, state)
+        if isinstance(result.value, Snapshot):
+            connected = result.value.terminal.connected
+            state = AccountState.CONNECTED if connected else AccountState.BROKER_DISCONNECTED
+            await self._directory.note(account, state)
         return result
 
     def _turn_meta(

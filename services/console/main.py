@@ -7,6 +7,7 @@ import uvicorn
 
 from console.app import create_app
 from console.settings import ConsoleSettings
+from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 
 PORT = 8000
@@ -19,6 +20,7 @@ async def serve() -> None:
         create_app(ConsoleSettings()),
         host="0.0.0.0",  # noqa: S104 - inside its container
         port=PORT,
+        http=ShapedHttpProtocol,
         access_log=False,
         log_config=None,
     )

@@ -41,9 +41,12 @@ from websocket_pool.settings import StreamSettings
 from websocket_pool.transport import AbortableProtocol
 
 HOST: Final = "127.0.0.1"
+# uvicorn's own.
+BACKLOG: Final = 2048
 DATABASE: Final = "postgres"
 # The first connect waits for leases and links, which take their first moment after the start.
 CONNECT_PATIENCE_S: Final = 30.0
+START_STEP_S: Final = 0.01
 
 Report = Callable[[str], None]
 """Told what is being started, for the progress display."""
@@ -84,6 +87,8 @@ def bind(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        # Only listening claims the port for good.
+        listener.listen(BACKLOG)
     except OSError as taken:
         listener.close()
         raise PortTaken(
@@ -259,6 +264,10 @@ async def _served(dispatcher: Dispatcher, listener: socket.socket) -> AsyncItera
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
     try:
+        while not server.started:
+            if serving.done():
+                raise EmbeddedServerError(f"the web server ended: {serving.exception()}")
+            await asyncio.sleep(START_STEP_S)
         yield
     finally:
         server.should_exit = True
@@ -266,16 +275,20 @@ async def _served(dispatcher: Dispatcher, listener: socket.socket) -> AsyncItera
 
 
 async def connect_accounts(base_url: str, demo: Demo) -> frozenset[str]:
-    """Connect the first accounts through the public API; the ids of those that now are."""
+    """Connect the first accounts through the public API; their ids.
+
+    Raises:
+        EmbeddedServerError: One cannot be connected.
+    """
     async with httpx.AsyncClient(
         base_url=base_url, headers={"X-API-Key": demo.api_key}, timeout=CONNECT_PATIENCE_S
     ) as client:
         first = demo.accounts[:CONNECTED]
-        answers = await asyncio.gather(*(_connect(client, account) for account in first))
-    return frozenset(account.account_id for account, ok in zip(first, answers, strict=True) if ok)
+        await asyncio.gather(*(_connect(client, account) for account in first))
+    return frozenset(account.account_id for account in first)
 
 
-async def _connect(client: httpx.AsyncClient, account: DemoAccount) -> bool:
+async def _connect(client: httpx.AsyncClient, account: DemoAccount) -> None:
     body = {
         "user_id": str(account.user_id),
         "account_id": account.account_id,
@@ -287,9 +300,15 @@ async def _connect(client: httpx.AsyncClient, account: DemoAccount) -> bool:
     deadline = loop.time() + CONNECT_PATIENCE_S
     while True:
         answer = await client.post("/api/mt5/connect", json=body)
-        retry_after_s = answer.json().get("retry_after_s")
-        if answer.is_success or retry_after_s is None or loop.time() > deadline:
-            return answer.is_success
+        if answer.is_success:
+            return
+        failure = answer.json()
+        retry_after_s = failure["retry_after_s"]
+        if retry_after_s is None or loop.time() > deadline:
+            raise EmbeddedServerError(
+                f"{account.account_id} could not be connected: {failure['error']}"
+                f" ({failure['code']})"
+            )
         # A lease or a link that is not there yet comes within moments, not seconds.
         await asyncio.sleep(min(retry_after_s, 0.2))
 

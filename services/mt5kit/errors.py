@@ -43,6 +43,8 @@ class Mt5SwarmError(Exception):
 
     code: ClassVar[str] = "INTERNAL"
     status: ClassVar[int] = 500
+    # When nothing better is known; None where asking again changes nothing.
+    default_retry_after_s: ClassVar[float | None] = None
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Mt5SwarmError(Exception):
         super().__init__(message)
         self.message = message
         self.details: dict[str, object] = dict(details or {})
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.default_retry_after_s if retry_after_s is None else retry_after_s
 
 
 class CallerError(Mt5SwarmError):
@@ -142,6 +144,7 @@ class Unavailable(Mt5SwarmError):
 
     code = "SERVICE_OVERLOADED"
     status = 503
+    default_retry_after_s = 1.0
 
 
 class TerminalUnavailable(Unavailable):
@@ -167,14 +170,7 @@ class PollSuperseded(TerminalUnavailable):
 
 
 class CallFailed(TerminalUnavailable):
-    """The module answered None; `mt5_code` and `mt5_text` are its `last_error()`."""
-
-    def __init__(self, message: str, *, mt5_code: int, mt5_text: str) -> None:
-        super().__init__(
-            message, details={"mt5_code": mt5_code, "mt5_text": mt5_text}, retry_after_s=1
-        )
-        self.mt5_code = mt5_code
-        self.mt5_text = mt5_text
+    """The module answered None; `details` carries the code and text of its `last_error()`."""
 
 
 class ServiceOverloaded(Unavailable):

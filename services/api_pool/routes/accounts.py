@@ -129,7 +129,7 @@ async def account_state(asked: AccountInPath) -> Response:
         login=account.identity.login,
         server=account.identity.server,
         state=account.state,
-        since=iso_utc(account.since_ms),
-        last_error=account.last_error,
+        since=iso_utc(account.row.state_since_ms),
+        last_error=account.row.last_error,
     )
     return answer(AccountAnswer(account=detail))

@@ -81,10 +81,8 @@ async def snapshot(
 
 
 async def _look(request: Request, context: ProcessContext, asked: AskedAccount, age: int) -> Read:
-    read = await context.reader.look(await asked.find(), age)
-    if read.waited_for_turn:
-        mark_turn(request)
-    return read
+    account = await asked.find()
+    return await context.reader.look(account, age, lambda: mark_turn(request))
 
 
 def _info(read: Read) -> Response:

@@ -1,7 +1,6 @@
 """Who an account is, and what the terminal says of it."""
 
 from enum import StrEnum
-from typing import Annotated
 
 import msgspec
 
@@ -16,10 +15,6 @@ class AccountState(StrEnum):
     LOGIN_FAILED = "login_failed"
     DISCONNECTED = "disconnected"
     TERMINAL_UNAVAILABLE = "terminal_unavailable"
-
-
-# MetaTrader logins are unsigned 64-bit on the wire; PostgreSQL's BIGINT and JSON readers stop here.
-Login = Annotated[int, msgspec.Meta(gt=0, lt=2**63)]
 
 
 class AccountIdentity(msgspec.Struct, frozen=True):

@@ -3,6 +3,9 @@
 import datetime as dt
 import time
 
+# The year 9999 begins: a wall clock ahead of UTC must still be a date of Python's calendar.
+END_OF_TIME_S = 253_370_764_800
+
 
 def now_ms() -> int:
     """Epoch milliseconds now, UTC."""
@@ -21,7 +24,7 @@ def parse_instant_ms(text: str) -> int:
     An ISO instant without a zone is UTC.
 
     Raises:
-        ValueError: It is neither, or lies outside the years 1970 to 9999.
+        ValueError: It is neither, or lies outside the years 1970 to 9998.
     """
     try:
         epoch_s = float(text)
@@ -30,6 +33,6 @@ def parse_instant_ms(text: str) -> int:
         if instant.tzinfo is None:
             instant = instant.replace(tzinfo=dt.UTC)
         epoch_s = instant.timestamp()
-    if not 0 <= epoch_s < 253_402_300_800:  # noqa: PLR2004 - the first second of the year 10000
-        raise ValueError(f"{text!r} lies outside the years 1970 to 9999")
+    if not 0 <= epoch_s < END_OF_TIME_S:
+        raise ValueError(f"{text!r} lies outside the years 1970 to 9998")
     return round(epoch_s * 1000)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -17,6 +18,8 @@ from mt5kit.errors import (
     NotFound,
     PayloadTooLarge,
 )
+
+log = structlog.get_logger(__name__)
 
 _WITH_RETRY_AFTER = (429, 503)
 
@@ -53,6 +56,7 @@ def request_id_of(request: Request) -> str:
 async def _ours(request: Request, error: Exception) -> Response:
     if not isinstance(error, Mt5SwarmError):
         raise error
+    _log_fault(error)
     return failure_response(error, request_id_of(request))
 
 
@@ -65,7 +69,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return failure_response(_of_status(error, request), request_id_of(request))
+    failure = _of_status(error, request)
+    failure.__cause__ = error
+    _log_fault(failure)
+    return failure_response(failure, request_id_of(request))
+
+
+def _log_fault(error: Mt5SwarmError) -> None:
+    if isinstance(error, InternalFault):
+        log.error("fault of ours", code=error.code, error=error.message, exc_info=error)
 
 
 def _invalid_parameters(problems: Sequence[dict[str, object]]) -> InvalidParameters:

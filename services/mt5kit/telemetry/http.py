@@ -1,5 +1,6 @@
 """What every HTTP request passes through: id, size limit, measurement, one log line."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mt5kit.errors import InternalFault, PayloadTooLarge
+from mt5kit.errors import InternalFault, PayloadTooLarge, ServiceOverloaded
 from mt5kit.telemetry.errors_http import failure_response
 from mt5kit.telemetry.http_metrics import HttpMetrics
 
@@ -63,8 +64,14 @@ class Envelope:
         try:
             body = await _read_body(receive)
             await self._app(exchange.scope, _replay(body, receive), exchange.send)
+        except _ClientGone:
+            log.info("client gone in the middle of its request")
         except PayloadTooLarge as too_large:
             await exchange.fail(failure_response(too_large, exchange.request_id))
+        except asyncio.CancelledError:
+            stopping = ServiceOverloaded("this replica is stopping; ask again")
+            await exchange.fail(failure_response(stopping, exchange.request_id))
+            raise
         except Exception:
             log.exception("unhandled fault", path=exchange.scope["path"])
             fault = InternalFault("unhandled")
@@ -112,6 +119,10 @@ class _Exchange:
             await response(self.scope, _nothing, self.send)
 
 
+class _ClientGone(Exception):
+    """The client hung up before its request was whole."""
+
+
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
@@ -127,7 +138,7 @@ async def _read_body(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            break
+            raise _ClientGone
         size += len(message.get("body", b""))
         if size <= MAX_BODY_BYTES:
             chunks.append(message.get("body", b""))

@@ -16,9 +16,9 @@ class ShapedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refused, and hang up; called while its exception is handled."""
         unheard_of = isinstance(sys.exc_info()[1], HttpParserInvalidMethodError)
-        error: Mt5SwarmError = (
-            MethodNotAllowed("no route has this method") if unheard_of else InvalidParameters(msg)
-        )
+        error: Mt5SwarmError = InvalidParameters(msg)
+        if unheard_of:
+            error = MethodNotAllowed("this is no HTTP request, or its method is unknown")
         request_id = uuid.uuid4().hex
         response = failure_response(error, request_id)
         lines = [f"HTTP/1.1 {response.status_code} Refused", "connection: close"]

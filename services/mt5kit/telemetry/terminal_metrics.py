@@ -8,10 +8,15 @@ CALL_BUCKETS_S = (
 )  # fmt: skip
 
 
+# Callers name servers; a broker has a handful, and nobody here has a hundred brokers.
+MOST_SERVERS = 100
+
+
 class TerminalMetrics:
     """Metric objects of one application, in its own registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._servers: set[str] = set()
         self.call_duration = Histogram(
             "mt5_terminal_call_duration_seconds",
             "Time from sending a call to a terminal until its answer or failure",
@@ -47,3 +52,10 @@ class TerminalMetrics:
             "Changes of the account a terminal is logged in to",
             registry=registry,
         )
+
+    def count_login(self, server: str, outcome: str) -> None:
+        """Count a login; servers beyond the first hundred share a label."""
+        if server not in self._servers and len(self._servers) < MOST_SERVERS:
+            self._servers.add(server)
+        known = server in self._servers
+        self.logins.labels(server if known else "other", outcome).inc()

@@ -138,7 +138,10 @@ class Agent:
                 refuse_with_last_error("not_logged_in")
         if info.login != login:
             raise Refusal("wrong_account", "the terminal reports another login than it was given")
-        return self.snapshot(info.login, info.server)
+        return {
+            "logged_in": must_prove or not here,
+            "snapshot": self.snapshot(info.login, info.server),
+        }
 
     def snapshot(self, login: int, server: str) -> dict[str, Any]:
         """Account, positions, orders and terminal status that belong together."""
@@ -207,7 +210,9 @@ def coherent_look(info: Any) -> Look | None:
         if positions is None or orders is None or terminal is None:
             return None
         after = mt5.account_info()
-        if after is None or after == info:
+        if after is None or after.login != info.login or after.server != info.server:
+            raise Refusal("wrong_account", "the login changed while the answer was made")
+        if after == info:
             break
         info = after
     return info, positions, orders, (terminal.connected, terminal.trade_allowed)

@@ -47,6 +47,13 @@ class Look(msgspec.Struct, frozen=True):
     snapshot: Snapshot
 
 
+class SignedIn(msgspec.Struct, frozen=True):
+    """A look at the account that is in; `logged_in` says that it was not in before."""
+
+    logged_in: bool
+    snapshot: Snapshot
+
+
 class DealsPage(msgspec.Struct, frozen=True):
     """Deals, newest first; `more` says that older ones lie behind the last."""
 
@@ -105,26 +112,27 @@ def refusal_of(error: AgentError) -> Mt5SwarmError:
 
 
 def _login_refused(error: AgentError) -> Mt5SwarmError:
-    facts: dict[str, object] = {"mt5_code": error.code, "mt5_text": error.text}
     if error.code == AUTH_FAILED:
-        return LoginRefused("the broker refused these credentials", details=facts)
+        return LoginRefused("the broker refused these credentials", details=_facts(error))
     if error.code == IPC_TIMEOUT:
         return BrokerTimeout(
-            "the broker's server did not answer in time", details=facts, retry_after_s=30
+            "the broker's server did not answer in time", details=_facts(error), retry_after_s=30
         )
     return _failed(error)
 
 
 def _failed(error: AgentError) -> Mt5SwarmError:
     return CallFailed(
-        f"the terminal could not answer: {error.text} ({error.code})",
-        mt5_code=error.code,
-        mt5_text=error.text,
+        f"the terminal could not answer: {error.text} ({error.code})", details=_facts(error)
     )
 
 
+def _facts(error: AgentError) -> dict[str, object]:
+    return {"mt5_code": error.code, "mt5_text": error.text}
+
+
 def _kind(raised: type[Mt5SwarmError]) -> Callable[[AgentError], Mt5SwarmError]:
-    return lambda error: raised(error.text, retry_after_s=1)
+    return lambda error: raised(error.text)
 
 
 _REFUSALS: dict[str, Callable[[AgentError], Mt5SwarmError]] = {

@@ -18,12 +18,19 @@ log = structlog.get_logger(__name__)
 MOST_WAITING: Final = 64
 # A call may try to connect itself, but not hammer: a refused connect costs microseconds.
 CALL_RETRY_GAP_S: Final = 0.2
+# Connecting and installing, when no call's deadline bounds it.
+OPEN_LIMIT_S: Final = 10.0
+# How long a terminal that hung up unnoticed passes for connected.
+IDLE_CHECK_S: Final = 2.0
 # One late answer is a slow call; two in a row may be a peer that is gone without a word.
 TIMEOUTS_TO_DROP: Final = 2
 
 
 class Door(Protocol):
     """What a channel needs of a connection; `Connection` is the real one."""
+
+    def open(self, limit_s: float) -> None:
+        """Connect; raises TerminalTimeout or TerminalUnavailable."""
 
     def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
         """One round trip; raises TerminalTimeout or TerminalUnavailable."""
@@ -43,7 +50,7 @@ class Channel:
 
     Args:
         name: Of the thread, in logs and stack dumps.
-        connect: Makes a connection; raises TerminalUnavailable.
+        make: Makes a connection, not yet open.
         on_change: Told True when a connection stands and False when it has gone, from the thread.
         backoff: Between the attempts to connect that no call asked for.
     """
@@ -51,16 +58,17 @@ class Channel:
     def __init__(
         self,
         name: str,
-        connect: Callable[[], Door],
+        make: Callable[[], Door],
         on_change: Callable[[bool], None],
         backoff: Backoff | None = None,
     ) -> None:
         self._name = name
-        self._connect = connect
+        self._make = make
         self._on_change = on_change
         self._backoff = backoff or Backoff()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._door: Door | None = None
+        self._opening: Door | None = None
         self._last_attempt = float("-inf")
         self._timeouts = 0
         self._waiting = 0
@@ -77,7 +85,6 @@ class Channel:
     def start(self) -> None:
         """Connect in the background and keep at it; needs a running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._wanted.set()
         self._keeper = asyncio.create_task(self._keep_connected(), name=f"{self._name}-keeper")
 
     async def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
@@ -109,22 +116,20 @@ class Channel:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
-        if (door := self._door) is not None:
-            door.abort()
+        for door in (self._door, self._opening):
+            if door is not None:
+                door.abort()
         await asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
         self._executor.shutdown(wait=False)
 
     # -- in the thread ----------------------------------------------------------------------------
 
     def _call(self, op: str, token: int, args: tuple[object, ...], deadline: float) -> object:
-        if self._door is not None and self._door.stale():
-            self._drop()
+        self._left(deadline)
+        self._drop_if_stale()
         door = self._door or self._connect_for_call(deadline)
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TerminalTimeout(f"{self._name} was busy until the deadline", retry_after_s=1)
         try:
-            reply = door.call(op, token, args, left)
+            reply = door.call(op, token, args, self._left(deadline))
         except TerminalTimeout:
             self._timeouts += 1
             if self._timeouts >= TIMEOUTS_TO_DROP:
@@ -136,18 +141,33 @@ class Channel:
         self._timeouts = 0
         return reply
 
+    def _left(self, deadline: float) -> float:
+        """Seconds until the deadline; TerminalTimeout when there are none."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TerminalTimeout(f"{self._name} was busy until the deadline", retry_after_s=1)
+        return left
+
+    def _drop_if_stale(self) -> None:
+        if self._door is not None and self._door.stale():
+            self._drop()
+
     def _connect_for_call(self, deadline: float) -> Door:
         pause = self._last_attempt + CALL_RETRY_GAP_S - time.monotonic()
         if pause > 0:
-            time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
-        return self._open()
+            time.sleep(min(pause, self._left(deadline)))
+        return self._open(self._left(deadline))
 
-    def _open(self) -> Door:
+    def _open(self, limit_s: float = OPEN_LIMIT_S) -> Door:
         if self._door is not None:
             return self._door
+        if self._closed:
+            raise TerminalUnavailable(f"{self._name} is closing", retry_after_s=1)
+        self._opening = door = self._make()
         try:
-            door = self._connect()
+            door.open(limit_s)
         finally:
+            self._opening = None
             self._last_attempt = time.monotonic()
         self._door = door
         self._timeouts = 0
@@ -168,14 +188,22 @@ class Channel:
 
     async def _keep_connected(self) -> None:
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
             try:
-                await asyncio.get_running_loop().run_in_executor(self._executor, self._open)
+                await asyncio.get_running_loop().run_in_executor(self._executor, self._renew)
             except TerminalUnavailable as away:
                 pause = self._backoff.next_s()
                 log.info("terminal away", channel=self._name, why=away.message, retry_s=pause)
-                await asyncio.sleep(pause)
-                self._wanted.set()
+            except Exception:
+                pause = self._backoff.next_s()
+                log.exception("connecting failed", channel=self._name, retry_s=pause)
             else:
                 self._backoff.reset()
+                pause = IDLE_CHECK_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wanted.wait()
+            self._wanted.clear()
+
+    def _renew(self) -> None:
+        self._drop_if_stale()
+        self._open()

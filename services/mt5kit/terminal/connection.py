@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.resources
-import select
 import socket
 from typing import Any, Final
 
@@ -27,7 +26,6 @@ _CONFIG: Final[dict[str, Any]] = {
     "import_custom_exceptions": False,
     "instantiate_custom_exceptions": False,
     "include_local_traceback": False,
-    "sync_request_timeout": INSTALL_TIMEOUT_S,
 }
 _SOURCE: Final = importlib.resources.files(__package__).joinpath("agent.py")
 # Appended to the agent's source: each connection gets an agent of its own in its own namespace.
@@ -36,44 +34,63 @@ _AGENT = Agent()
 def serve(op, token, wait_s, *args):
     return invoke(_AGENT, op, token, wait_s, args)
 """
-# What RPyC raises for a peer that is gone, dying or not an RPyC server.
-GONE: Final = (EOFError, OSError, rpyc.core.vinegar.GenericException, ValueError)
 
 
 class Connection:
-    """An open connection to a terminal's interpreter; blocking, for one thread.
+    """A connection to a terminal's interpreter; blocking, for one thread. `open` it first.
 
     `ClassicClient` gives the terminal no way to run code here, unlike `rpyc.classic.connect`.
 
-    Raises:
-        TerminalUnavailable: It cannot be reached, or lies outside the terminals network.
-        TerminalTimeout: It accepts and does not answer: its interpreter is held.
+    Args:
+        address: Where the terminal is.
+        guard: Which addresses may be spoken to.
     """
 
     def __init__(self, address: TerminalAddress, guard: AddressGuard) -> None:
-        self._name = address.terminal_id
-        numeric = guard.resolve(address)
+        self._address = address
+        self._guard = guard
+        self._socket: socket.socket | None = None
+        self._aborted = False
+
+    def open(self, limit_s: float) -> None:
+        """Connect and install the agent within about `limit_s` seconds.
+
+        Raises:
+            TerminalUnavailable: It cannot be reached, or lies outside the terminals network, or
+                what answers has no MetaTrader5 module.
+            TerminalTimeout: It accepts and does not answer: its interpreter is held.
+        """
+        numeric = self._guard.resolve(self._address)
         try:
-            self._socket = socket.create_connection((numeric, address.port), CONNECT_TIMEOUT_S)
+            self._socket = socket.create_connection(
+                (numeric, self._address.port), min(limit_s, CONNECT_TIMEOUT_S)
+            )
         except OSError as refused:
             raise self._away() from refused
         self._socket.settimeout(None)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        stream = SocketStream(self._socket)
+        if self._aborted:
+            self._socket.close()
+            raise self._away()
         try:
-            self._rpyc = rpyc.core.protocol.Connection(
-                ClassicClient(), RpycChannel(stream), config=_CONFIG
-            )
-            self._rpyc._local_root.on_connect(self._rpyc)  # noqa: SLF001 - as rpyc.connect does
-            self._rpyc.execute(_SOURCE.read_text(encoding="utf-8") + _BIND)
-            self._serve = rpyc.async_(self._rpyc.namespace["serve"])
+            self._install(SocketStream(self._socket), min(limit_s, INSTALL_TIMEOUT_S))
         except TimeoutError as held:
-            stream.close()
+            self._socket.close()
             raise self._held() from held
-        except GONE as gone:
-            stream.close()
+        except Exception as gone:
+            # RPyC raises here whatever the other side says it raised.
+            self._socket.close()
             raise self._away() from gone
+
+    def _install(self, stream: SocketStream, limit_s: float) -> None:
+        config = {**_CONFIG, "sync_request_timeout": limit_s}
+        self._rpyc = rpyc.core.protocol.Connection(
+            ClassicClient(), RpycChannel(stream), config=config
+        )
+        self._rpyc._local_root.on_connect(self._rpyc)  # noqa: SLF001 - as rpyc.connect does
+        self._rpyc.execute(_SOURCE.read_text(encoding="utf-8") + _BIND)
+        self._serve = rpyc.async_(self._rpyc.namespace["serve"])
 
     def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
         """The agent's reply to one operation, in one round trip.
@@ -99,7 +116,7 @@ class Connection:
             reply: object = pending.value
         except TimeoutError:
             failure = self._held()
-        except GONE:
+        except Exception:  # noqa: BLE001 - RPyC raises here whatever the other side says it raised
             self.abort()
             failure = self._away()
         else:
@@ -110,24 +127,31 @@ class Connection:
 
     def stale(self) -> bool:
         """Whether the terminal hung up while nobody was calling, so that nothing may be sent."""
+        if self._socket is None:
+            return True
         try:
-            readable, _, _ = select.select([self._socket], [], [], 0)
-            return bool(readable) and not self._socket.recv(1, socket.MSG_PEEK)
-        except (OSError, ValueError):
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
             return True
 
     def close(self) -> None:
-        """End the connection politely; the terminal keeps its login."""
-        with contextlib.suppress(*GONE):
+        """End an open connection politely; the terminal keeps its login."""
+        with contextlib.suppress(EOFError, OSError):
             self._rpyc.close()
 
     def abort(self) -> None:
-        """End the connection from any thread; a call that waits on it fails at once."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        """End the connection from any thread; what waits on it fails at once."""
+        self._aborted = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _away(self) -> TerminalUnavailable:
-        return TerminalUnavailable(f"terminal {self._name} is away", retry_after_s=1)
+        return TerminalUnavailable(f"terminal {self._address.terminal_id} is away", retry_after_s=1)
 
     def _held(self) -> TerminalUnavailable:
-        return TerminalTimeout(f"terminal {self._name} did not answer in time", retry_after_s=2)
+        return TerminalTimeout(
+            f"terminal {self._address.terminal_id} did not answer in time", retry_after_s=2
+        )

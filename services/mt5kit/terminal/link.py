@@ -20,7 +20,15 @@ from mt5kit.errors import (
 )
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
-from mt5kit.terminal.answers import DealsPage, Look, OrdersPage, PollOpened, decode, unpack
+from mt5kit.terminal.answers import (
+    DealsPage,
+    Look,
+    OrdersPage,
+    PollOpened,
+    SignedIn,
+    decode,
+    unpack,
+)
 from mt5kit.terminal.channel import Channel, Door
 from mt5kit.terminal.connection import Connection
 from mt5kit.terminal.credentials import Credentials
@@ -34,7 +42,7 @@ POLL_MARGIN_S: Final = 3.0
 POLL_STEP_S: Final = 0.02
 
 T = TypeVar("T")
-_Connect: TypeAlias = Callable[[TerminalAddress, AddressGuard], Door]
+_Make: TypeAlias = Callable[[TerminalAddress, AddressGuard], Door]
 
 
 class TerminalLink:
@@ -47,7 +55,7 @@ class TerminalLink:
         address: Where the terminal is.
         guard: Which addresses may be spoken to.
         metrics: Where calls are counted and timed.
-        connect: Makes a connection; a test may give its own.
+        make: Makes a connection, not yet open; a test may give its own.
     """
 
     def __init__(
@@ -55,7 +63,7 @@ class TerminalLink:
         address: TerminalAddress,
         guard: AddressGuard,
         metrics: TerminalMetrics,
-        connect: _Connect = Connection,
+        make: _Make = Connection,
     ) -> None:
         self.terminal_id = address.terminal_id
         self._metrics = metrics
@@ -63,10 +71,10 @@ class TerminalLink:
         self._poll_open = False
         self._poll_started = False
         self._calls = Channel(
-            f"mt5-{address.terminal_id}-call", partial(connect, address, guard), self._calls_changed
+            f"mt5-{address.terminal_id}-call", partial(make, address, guard), self._calls_changed
         )
         self._polls = Channel(
-            f"mt5-{address.terminal_id}-poll", partial(connect, address, guard), self._polls_changed
+            f"mt5-{address.terminal_id}-poll", partial(make, address, guard), self._polls_changed
         )
 
     @property
@@ -95,21 +103,22 @@ class TerminalLink:
         identity = credentials.identity
         timeout_ms = round(max(deadline_s - LOGIN_MARGIN_S, 1) * 1000)
         args = (identity.login, credentials.password, identity.server, timeout_ms, must_prove)
-        outcome = "ok"
         try:
-            return await self._ask(self._calls, Snapshot, "sign_in", token, args, deadline_s)
+            signed = await self._ask(self._calls, SignedIn, "sign_in", token, args, deadline_s)
         except Mt5SwarmError as failure:
-            outcome = outcome_of(failure)
+            self._metrics.count_login(identity.server, outcome_of(failure))
             raise
-        finally:
-            self._metrics.logins.labels(identity.server, outcome).inc()
+        if signed.logged_in:
+            self._metrics.count_login(signed.snapshot.account.server, "ok")
+        return signed.snapshot
 
     async def snapshot(
         self, token: int, identity: AccountIdentity, *, deadline_s: float = READ_DEADLINE_S
     ) -> Snapshot:
         """See `AccountTerminal.snapshot`."""
         args = (identity.login, identity.server)
-        return await self._ask(self._calls, Snapshot, "snapshot", token, args, deadline_s)
+        look = await self._ask(self._calls, Snapshot, "snapshot", token, args, deadline_s)
+        return self._of(identity, look)
 
     async def deals(
         self,
@@ -150,14 +159,29 @@ class TerminalLink:
         if not self._poll_open or not since:
             await self._ask(self._polls, PollOpened, "open_poll", token, (), READ_DEADLINE_S)
             self._poll_open = True
+            # A new process counts its looks from the start: an old version may look like its own.
+            since = ""
         args = (identity.login, identity.server, since, timeout_s, POLL_STEP_S)
         try:
-            return await self._ask(
+            look = await self._ask(
                 self._polls, Look, "wait_changes", token, args, timeout_s + POLL_MARGIN_S
             )
         except PollSuperseded:
             self._poll_open = False
             raise
+        self._of(identity, look.snapshot)
+        return look
+
+    def _of(self, identity: AccountIdentity, look: Snapshot) -> Snapshot:
+        """The look, if it is of this account: the agent has checked, and we do not take its word.
+
+        Raises:
+            WrongAccount: It is of another.
+        """
+        if look.identity != identity:
+            self._metrics.wrong_account_refusals.inc()
+            raise WrongAccount("the terminal answered for another account")
+        return look
 
     async def _ask(
         self,

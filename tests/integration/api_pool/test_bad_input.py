@@ -9,6 +9,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 SHAPE = {"success", "error", "code", "details", "retry_after_s", "request_id"}
 GOOD = {
@@ -184,10 +186,19 @@ def test_request_ids_are_kept_when_they_are_honest(api: Any) -> None:
         check_shape(answer, 404)
 
 
+def test_a_socket_on_an_api_path_is_refused_in_our_shape(api: Any) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://127.0.0.1:{api.served.port}/api/mt5/accounts")
+    assert refused.value.response.status_code == 404
+    assert set(json.loads(refused.value.response.body)) == SHAPE
+
+
 def test_bytes_that_are_no_http_do_not_harm(api: Any) -> None:
     with socket.create_connection(("127.0.0.1", api.served.port), 5) as raw:
         raw.sendall(b"\x16\x03\x01\x00\xa5 not http\r\n\r\n")
-        raw.recv(1000)
+        head, _, body = raw.recv(4000).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 405 ")
+    assert set(json.loads(body)) == SHAPE
     assert api.client.get("/api/health").status_code == 200
 
 

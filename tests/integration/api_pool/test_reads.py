@@ -177,6 +177,25 @@ def test_a_terminal_killed_in_a_call_is_unavailable_and_then_serves(api: Any) ->
     assert api.get("/api/mt5/account/alpha").json()["account"]["state"] == "connected"
 
 
+def test_a_read_under_way_does_not_undo_a_disconnect(api: Any) -> None:
+    path = "/api/mt5/account/gamma/info"
+    terminal_id = api.get(path, fresh=1).json()["meta"]["terminal_id"]
+    number = list(api.simulated.terminals).index(terminal_id) + 1
+    pid = next(int(one["pid"]) for one in api.simulated.states() if one["n"] == number)
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        caught = pool.submit(api.get, path, fresh=1)
+        while not call_under_way():
+            assert not caught.done()
+        assert api.post("/api/mt5/disconnect", {"account_id": "gamma"}).status_code == 200
+        os.kill(pid, signal.SIGKILL)
+        assert caught.result().status_code == 503
+    assert api.get("/api/mt5/account/gamma").json()["account"]["state"] == "disconnected"
+    assert api.get(path, fresh=1).status_code == 409
+    assert api.simulated.control.post(f"/terminals/{number}/restart").status_code == 200
+    assert api.connect("gamma", 1003).status_code == 200
+
+
 def call_under_way() -> bool:
     """Whether a thread of the replica waits for a terminal's answer."""
     frames = sys._current_frames()

@@ -18,6 +18,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from local_stack.embedded_process import EmbeddedServerError
+from local_stack.stack import bind
+
 START_S = 90
 
 
@@ -168,6 +171,11 @@ def test_a_second_run_on_the_same_data_is_one_line(first: Run) -> None:
     assert "already runs" in refused.stdout
     assert refused.stdout.strip().count("\n") == 0
     assert refused.stderr == ""
+
+
+def test_a_port_is_claimed_before_anything_starts() -> None:
+    with bind(0) as first, pytest.raises(EmbeddedServerError, match="is in use"):
+        bind(first.getsockname()[1])
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

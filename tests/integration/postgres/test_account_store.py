@@ -242,17 +242,25 @@ async def test_an_observation_moves_only_the_state_it_saw(
     account = await make_account()
     who = (account.user_id, account.account_id)
     await account_store.set_state(*who, AccountState.DISCONNECTED)
-    late = await account_store.move_state(
-        *who, AccountState.TERMINAL_UNAVAILABLE, AccountState.CONNECTED
-    )
-    assert late is False
+    assert not await account_store.move_state(account, AccountState.TERMINAL_UNAVAILABLE)
     kept = await account_store.get(*who)
     assert kept is not None
     assert kept.state is AccountState.DISCONNECTED
     why = AccountError("X", "why")
-    assert await account_store.move_state(
-        *who, AccountState.DISCONNECTED, AccountState.LOGIN_FAILED, why
-    )
+    assert await account_store.move_state(kept, AccountState.LOGIN_FAILED, why)
     moved = await account_store.get(*who)
     assert moved is not None
     assert (moved.state, moved.last_error) == (AccountState.LOGIN_FAILED, why)
+
+
+async def test_an_observation_with_old_credentials_says_nothing_of_new_ones(
+    account_store: AccountStore, make_account: MakeAccount, sealing: Sealing
+) -> None:
+    seen = await make_account()
+    await account_store.save_login(
+        seen.user_id, seen.account_id, seen.identity, sealing("the right one")
+    )
+    assert not await account_store.move_state(seen, AccountState.LOGIN_FAILED)
+    kept = await account_store.get(seen.user_id, seen.account_id)
+    assert kept is not None
+    assert kept.state is AccountState.CONNECTED

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import logging
 import os
 import signal
@@ -14,7 +15,10 @@ import msgspec
 import psutil
 import pytest
 import rpyc
+import structlog
 from prometheus_client import CollectorRegistry
+from rpyc.core.service import SlaveService
+from rpyc.utils.server import ThreadedServer
 from tests.integration.conftest import Simulated, SimulatedTerminals
 
 from local_stack.simulator import PlacedTerminal
@@ -31,6 +35,7 @@ from mt5kit.errors import (
     WrongAccount,
 )
 from mt5kit.secret import Secret
+from mt5kit.telemetry.logs import configure_logs
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
 from mt5kit.terminal.connection import Connection
@@ -259,6 +264,30 @@ async def test_what_is_no_rpyc_server_is_unavailable(links: Links, token: int) -
         thread.join()
 
 
+async def test_an_rpyc_server_without_the_module_is_unavailable(links: Links, token: int) -> None:
+    """What a terminal's container is during its first boot."""
+    server = ThreadedServer(SlaveService, hostname="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    try:
+        link = links.link(TerminalAddress("booting", "127.0.0.1", server.port))
+        link.start()
+        for _ in range(3):
+            with pytest.raises(TerminalUnavailable):
+                await link.snapshot(token, ALPHA)
+        await link.aclose()
+    finally:
+        server.close()
+        thread.join(10)
+
+
+async def test_a_peer_that_never_answers_is_a_timeout(links: Links, token: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = TerminalAddress("silent", "127.0.0.1", silent.getsockname()[1])
+        with pytest.raises(TerminalTimeout):
+            await links.link(address).snapshot(token, ALPHA, deadline_s=0.3)
+
+
 async def test_another_account_behind_our_back_never_shows(
     links: Links, token: int, terminal: PlacedTerminal
 ) -> None:
@@ -306,10 +335,18 @@ async def test_another_account_behind_our_back_never_shows(
     assert refused > 0
 
 
-async def test_a_password_shows_nowhere(
-    links: Links, token: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
+@pytest.fixture
+def written_log() -> Iterator[io.StringIO]:
+    """Everything that is logged, ours and the libraries', as production writes it."""
+    stream = io.StringIO()
+    configure_logs(stream, level=logging.DEBUG)
+    yield stream
+    structlog.reset_defaults()
+    logging.basicConfig(handlers=[], force=True)
+
+
+async def test_a_password_shows_nowhere(links: Links, token: int, written_log: io.StringIO) -> None:
+    structlog.get_logger("probe").info("probe", password=Secret(UNSHOWN))
     wrong = Credentials(ALPHA, Secret(UNSHOWN))
     shown = [repr(wrong), str(wrong), f"{wrong}"]
     for server in (SERVER, "No-Such-Server"):
@@ -318,9 +355,10 @@ async def test_a_password_shows_nowhere(
             await links.link().sign_in(token, credentials, must_prove=True, deadline_s=2)
         except Mt5SwarmError as failure:
             lines = traceback.TracebackException.from_exception(failure, capture_locals=True)
-            shown += ["".join(lines.format()), repr(failure.details), caplog.text]
+            shown += ["".join(lines.format()), repr(failure.details)]
     # Broken while the arguments are on their way, revealed.
     broken = Connection(links.address, LOOPBACK)
+    broken.open(5)
     broken.abort()
     with pytest.raises(TerminalUnavailable) as gone:
         broken.call("sign_in", token, (1001, Secret(UNSHOWN), SERVER, 1000, True), 5)
@@ -328,6 +366,8 @@ async def test_a_password_shows_nowhere(
     lines = traceback.TracebackException.from_exception(gone.value, capture_locals=True)
     shown.append("".join(lines.format()))
     assert len(shown) > 4
+    assert "probe" in written_log.getvalue()
+    shown.append(written_log.getvalue())
     assert not [text for text in shown if UNSHOWN in text]
 
 

@@ -50,6 +50,16 @@ def test_the_wait_it_names_is_the_wait_it_takes() -> None:
     limiter.admit("a")
 
 
+def test_a_rate_below_one_lets_the_first_through() -> None:
+    clock = Clock()
+    limiter = RateLimiter("key", 0.5, clock)
+    limiter.admit("a")
+    with pytest.raises(RateLimited):
+        limiter.admit("a")
+    clock.now += 2.001
+    limiter.admit("a")
+
+
 def test_it_forgets_the_callers_idle_longest() -> None:
     limiter = RateLimiter("account", 1, Clock())
     for caller in range(MOST_CALLERS + 5):

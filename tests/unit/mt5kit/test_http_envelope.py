@@ -1,11 +1,15 @@
 """The envelope around an app: ids, faults that tell nothing, labels that are templates."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
+import orjson
 import pytest
+import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.types import Message, Receive, Scope, Send
 
 from mt5kit.errors import InternalFault, RateLimited
 from mt5kit.telemetry.errors_http import install_failure_handlers
@@ -58,6 +62,53 @@ async def test_a_fault_of_ours_tells_only_its_id(client: httpx.AsyncClient, name
         "retry_after_s": None,
         "request_id": "mine-1",
     }
+
+
+async def test_a_fault_of_ours_is_logged_with_its_cause(client: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs() as events:
+        await client.get("/thing/fault")
+        await client.get("/thing/bug")
+    errors = [event for event in events if event["log_level"] == "error"]
+    assert [event["event"] for event in errors] == ["fault of ours", "unhandled fault"]
+    assert all(event["exc_info"] for event in errors)
+
+
+async def test_a_request_cut_by_the_stop_is_told_so() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise asyncio.CancelledError
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
+    with pytest.raises(asyncio.CancelledError):
+        await Envelope(app, HttpMetrics(CollectorRegistry()))(scope, receive, send)
+    assert sent[0]["status"] == 503
+    assert orjson.loads(sent[1]["body"])["code"] == "SERVICE_OVERLOADED"
+
+
+async def test_half_a_body_is_no_request(registry: CollectorRegistry) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("the app was asked")
+
+    parts: list[Message] = [
+        {"type": "http.request", "body": b'{"a"', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Message:
+        return parts.pop(0)
+
+    async def send(message: Message) -> None:
+        raise AssertionError("an answer was sent")
+
+    scope = {"type": "http", "method": "POST", "path": "/x", "headers": []}
+    await Envelope(app, HttpMetrics(registry))(scope, receive, send)
 
 
 async def test_retry_after_is_a_header_in_whole_seconds(client: httpx.AsyncClient) -> None:

@@ -154,6 +154,20 @@ def test_a_switch_and_back_between_the_checks_is_an_error(
     assert call(agent, instance, "snapshot", 5, 1, "S")["error"]["kind"] == "wrong_account"
 
 
+def test_a_switch_that_nobody_counted_is_an_error_too(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    """By hand, in the terminal's window: there after the first check, and back before the last."""
+    agent = load()
+    accounts = iter([(1, "S"), (2, "S"), (1, "S"), (1, "S")])
+
+    def account_info() -> Info:
+        return Info(*next(accounts), 10.0)
+
+    module.account_info = account_info  # type: ignore[method-assign]
+    assert call(agent, agent.Agent(), "snapshot", 5, 1, "S")["error"]["kind"] == "wrong_account"
+
+
 def test_logins_are_counted_once_however_many_agents_are_installed(
     load: Callable[[], Any], module: FakeModule
 ) -> None:

@@ -19,6 +19,13 @@ class FakeDoor:
         self.threads: set[str] = set()
         self.gone = False
         self.closed = False
+        self.refusal: Exception | None = None
+        self.limit_s = 0.0
+
+    def open(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        if self.refusal is not None:
+            raise self.refusal
 
     def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
         self.threads.add(threading.current_thread().name)
@@ -39,14 +46,17 @@ class Terminal:
 
     def __init__(self) -> None:
         self.doors: list[FakeDoor] = []
-        self.away = False
+        self.refusal: Exception | None = None
+        self.attempts = 0
         self.changes: list[bool] = []
 
-    def connect(self) -> FakeDoor:
-        if self.away:
-            raise TerminalUnavailable("away", retry_after_s=1)
-        self.doors.append(FakeDoor())
-        return self.doors[-1]
+    def make(self) -> FakeDoor:
+        door = FakeDoor()
+        door.refusal = self.refusal
+        self.attempts += 1
+        if self.refusal is None:
+            self.doors.append(door)
+        return door
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ def terminal() -> Terminal:
 @pytest.fixture
 async def channel(terminal: Terminal) -> AsyncIterator[Channel]:
     backoff = Backoff(first_s=0.001, cap_s=0.01)
-    channel = Channel("mt5-fake-call", terminal.connect, terminal.changes.append, backoff)
+    channel = Channel("mt5-fake-call", terminal.make, terminal.changes.append, backoff)
     yield channel
     await channel.aclose()
 
@@ -81,11 +91,15 @@ async def test_all_calls_come_from_one_named_thread(terminal: Terminal, channel:
 async def test_a_started_channel_connects_by_itself_and_again(
     terminal: Terminal, channel: Channel
 ) -> None:
-    terminal.away = True
+    terminal.refusal = TerminalUnavailable("away")
     channel.start()
-    await asyncio.sleep(0.05)
+    await until(lambda: terminal.attempts > 2)
+    # Whatever a stranger on that port provokes, it goes on trying.
+    terminal.refusal = ModuleNotFoundError("No module named 'MetaTrader5'")
+    seen = terminal.attempts
+    await until(lambda: terminal.attempts > seen + 2)
     assert not channel.connected
-    terminal.away = False
+    terminal.refusal = None
     await until(lambda: channel.connected)
     terminal.doors[0].outcome = fail(TerminalUnavailable("broke", retry_after_s=1))
     with pytest.raises(TerminalUnavailable):
@@ -158,6 +172,13 @@ async def test_a_call_whose_time_is_over_in_the_queue_is_not_sent(
     with pytest.raises(TerminalTimeout):
         await late
     assert len(sent) == 1
+
+
+async def test_connecting_for_a_call_keeps_to_its_deadline(
+    terminal: Terminal, channel: Channel
+) -> None:
+    await channel.call("op", 1, (), 0.5)
+    assert 0 < terminal.doors[0].limit_s <= 0.5
 
 
 async def test_a_closed_channel_refuses(channel: Channel) -> None:

@@ -145,32 +145,31 @@ class AccountStore:
 
     async def move_state(
         self,
-        user_id: UUID,
-        account_id: str,
-        seen: AccountState,
+        seen: AccountRow,
         state: AccountState,
         error: AccountError | None = None,
     ) -> bool:
         """Record a change that was observed, unless somebody has moved the account meanwhile.
 
-        A read that began before its owner disconnected the account must not connect it again.
+        A read that began before its owner disconnected the account, or before new credentials
+        came, must not undo either.
 
         Args:
-            user_id: Whose it is.
-            account_id: The caller's identifier.
-            seen: The state in which the observation began.
+            seen: The account as it stood when the observation began.
             state: The state it found.
             error: Why, if it is not well.
 
         Returns:
-            Whether the account was still in the state seen.
+            Whether the account still stood as it was seen.
         """
-        check_id(account_id)
-        async with self._database.transaction(user_id=user_id) as connection:
+        async with self._database.transaction(user_id=seen.user_id) as connection:
             moved = await connection.fetchval(
-                "UPDATE accounts SET state = $4, last_error = $5"
-                " WHERE account_id = $1 AND user_id = $2 AND state = $3 RETURNING 1",
-                *(account_id, user_id, seen.value, state.value, error and json_text(error)),
+                "UPDATE accounts SET state = $4, last_error = $5 WHERE account_id = $1"
+                " AND user_id = $2 AND state = $3"
+                " AND (extract(epoch FROM last_login) * 1000)::bigint IS NOT DISTINCT FROM $6"
+                " RETURNING 1",
+                *(seen.account_id, seen.user_id, seen.state.value),
+                *(state.value, error and json_text(error), seen.last_login_ms),
             )
         return moved is not None
 

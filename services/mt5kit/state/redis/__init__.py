@@ -4,6 +4,8 @@ What is atomic is one Lua script. Every call raises only errors of `mt5kit.error
 `StateUnavailable` while Redis is away or full, `RedisFault` for a mistake of ours.
 """
 
+from redis.asyncio import Redis
+
 from mt5kit.state.keys import Keys, Role
 from mt5kit.state.redis.connection import RedisFault, StateUnavailable, open_redis
 from mt5kit.state.redis.control import Control, ControlChannel
@@ -28,6 +30,7 @@ __all__ = [
     "LiveState",
     "LiveStore",
     "PlacementStore",
+    "Redis",
     "RedisFault",
     "Role",
     "SnapshotCache",

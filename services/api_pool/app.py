@@ -11,6 +11,7 @@ from api_pool.gate import KeyGate
 from api_pool.routes import accounts, health, history, reads, streams
 from mt5kit.telemetry.errors_http import install_failure_handlers
 from mt5kit.telemetry.http import Envelope, service_routes
+from mt5kit.telemetry.readiness import dependencies
 
 
 def create_app(context: ProcessContext) -> FastAPI:
@@ -29,7 +30,12 @@ def create_app(context: ProcessContext) -> FastAPI:
             await context.aclose()
 
     async def readiness() -> dict[str, object]:
-        return {"instance_id": context.settings.instance_id, "terminals": context.fleet.describe()}
+        probes = {"redis": context.redis_probe.ping, "postgres": context.database.ping}
+        return {
+            "instance_id": context.settings.instance_id,
+            "dependencies": await dependencies(probes),
+            "terminals": context.fleet.describe(),
+        }
 
     app = FastAPI(
         title="mt5-swarm",
@@ -47,6 +53,6 @@ def create_app(context: ProcessContext) -> FastAPI:
     app.include_router(service_routes(context.registry, readiness))
     install_failure_handlers(app)
     # The last added is the outermost.
-    app.add_middleware(KeyGate, keys=context.keys, limiter=context.key_limiter)
+    app.add_middleware(KeyGate, rules=context.gate)
     app.add_middleware(Envelope, metrics=context.http_metrics)
     return app

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from api_pool.connecting import Connector
 from api_pool.directory import AccountDirectory
 from api_pool.fleet import Fleet
+from api_pool.gate import GateRules
 from api_pool.keys import ApiKeys
 from api_pool.limits import RateLimiter
 from api_pool.reading import Looks, Reader
@@ -23,6 +24,7 @@ from mt5kit.state.redis import (
     LiveStore,
     PlacementStore,
     Redis,
+    RedisProbe,
     SnapshotCache,
     StreamPlacementStore,
     TicketStore,
@@ -40,11 +42,11 @@ class ProcessContext:
     settings: ApiSettings
     registry: CollectorRegistry
     http_metrics: HttpMetrics
-    keys: ApiKeys
-    key_limiter: RateLimiter
+    gate: GateRules
     account_limiter: RateLimiter
     brokers: Brokers
     redis: Redis
+    redis_probe: RedisProbe
     database: Database
     fleet: Fleet
     directory: AccountDirectory
@@ -93,11 +95,15 @@ class ProcessContext:
             settings=settings,
             registry=registry,
             http_metrics=HttpMetrics(registry),
-            keys=ApiKeys(settings.api_keys),
-            key_limiter=RateLimiter("key", settings.key_rate),
+            gate=GateRules(
+                keys=ApiKeys("X-API-Key", settings.api_keys),
+                admin_keys=ApiKeys("X-Admin-API-Key", settings.admin_api_keys),
+                limiter=RateLimiter("key", settings.key_rate),
+            ),
             account_limiter=RateLimiter("account", settings.account_rate),
             brokers=brokers,
             redis=redis,
+            redis_probe=RedisProbe(redis, names),
             database=database,
             fleet=fleet,
             directory=directory,

@@ -6,6 +6,7 @@ from uuid import UUID
 import structlog
 
 from mt5kit.domain.accounts import AccountIdentity, AccountState
+from mt5kit.domain.instants import iso_utc
 from mt5kit.errors import AccountNotFound, Conflict, LoginRefused, Mt5SwarmError
 from mt5kit.state.postgres import AccountError, AccountRow, AccountStore, DatabaseUnavailable
 from mt5kit.terminal.credentials import Credentials
@@ -49,7 +50,7 @@ class KnownAccount:
         if self.state is AccountState.LOGIN_FAILED:
             raise LoginRefused(
                 "the broker refused this account's credentials; connect it with new ones",
-                details={"state": self.state},
+                details={"state": self.state, "since": iso_utc(self.row.state_since_ms)},
             )
 
 

@@ -1,17 +1,46 @@
 """Middleware at the API's door: a valid key, within its rate."""
 
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from api_pool.keys import ApiKeys
 from api_pool.limits import RateLimiter
-from mt5kit.errors import CallerError, NotFound
+from mt5kit.errors import CallerError, Forbidden, NotFound, Unauthenticated
 from mt5kit.telemetry.errors_http import failure_response
 
 # What load balancers, Docker and Prometheus ask without a key (contracts §1, §5).
 OPEN_PATHS = ("/api/health", "/health/live", "/health/ready", "/metrics")
+
+
+ADMIN_PATHS = "/api/admin/"
+
+
+@dataclass(frozen=True, slots=True)
+class GateRules:
+    """Who may pass: service keys and their rate, and the keys of the admin paths."""
+
+    keys: ApiKeys
+    admin_keys: ApiKeys
+    limiter: RateLimiter
+
+    def check(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        """Let a request pass.
+
+        Raises:
+            Unauthenticated: It has no valid service key.
+            Forbidden: It is for an admin path and has no valid admin key.
+            RateLimited: The key has been used too often.
+        """
+        self.limiter.admit(self.keys.name_of(headers.get(b"x-api-key")))
+        if path.startswith(ADMIN_PATHS):
+            try:
+                self.admin_keys.name_of(headers.get(b"x-admin-api-key"))
+            except Unauthenticated as refused:
+                raise Forbidden(refused.message) from None
 
 
 class KeyGate:
@@ -20,10 +49,9 @@ class KeyGate:
     It stands before the router, so that without a key even an unknown route is a 401.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, limiter: RateLimiter) -> None:
+    def __init__(self, app: ASGIApp, rules: GateRules) -> None:
         self._app = app
-        self._keys = keys
-        self._limiter = limiter
+        self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection; sockets are refused, for the API has none."""
@@ -34,7 +62,7 @@ class KeyGate:
             return
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:
-                self._limiter.admit(self._keys.name_of(dict(scope["headers"]).get(b"x-api-key")))
+                self._rules.check(scope["path"], dict(scope["headers"]))
             except CallerError as refused:
                 response = failure_response(refused, scope["mt5.request_id"])
                 await response(scope, receive, send)

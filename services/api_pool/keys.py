@@ -13,10 +13,12 @@ class ApiKeys:
     the hash, its timing tells nothing of a key.
 
     Args:
+        header: Where the keys are presented, for the message.
         hashes: SHA-256 hex digests by the key's name.
     """
 
-    def __init__(self, hashes: Mapping[str, str]) -> None:
+    def __init__(self, header: str, hashes: Mapping[str, str]) -> None:
+        self._header = header
         self._names = {digest.lower(): name for name, digest in hashes.items()}
 
     def name_of(self, presented: bytes | None) -> str:
@@ -26,8 +28,8 @@ class ApiKeys:
             Unauthenticated: There is none, or it is not one of ours.
         """
         if presented is None:
-            raise Unauthenticated("the X-API-Key header is missing")
+            raise Unauthenticated(f"the {self._header} header is missing")
         name = self._names.get(hashlib.sha256(presented).hexdigest())
         if name is None:
-            raise Unauthenticated("the X-API-Key is not valid")
+            raise Unauthenticated(f"the {self._header} is not valid")
         return name

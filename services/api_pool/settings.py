@@ -19,6 +19,7 @@ class ApiSettings(ServiceSettings):
         database_url: As role `mt5_app`.
         key_ring_file: The vault's key ring.
         api_keys: JSON `{name: SHA-256 hex of the key}`.
+        admin_api_keys: The same for `/api/admin/`.
         api_terminals: JSON list of `{terminal_id, host, port}`, the same on every replica.
         own_terminals: Those of this replica's slot.
         stream_terminals: JSON list of the stream terminals' ids.
@@ -36,6 +37,7 @@ class ApiSettings(ServiceSettings):
     database_url: SecretStr
     key_ring_file: Path
     api_keys: dict[str, str]
+    admin_api_keys: dict[str, str] = Field(default_factory=dict)
     api_terminals: tuple[TerminalAddress, ...]
     own_terminals: frozenset[str] = frozenset()
     stream_terminals: tuple[str, ...] = ()

@@ -202,13 +202,13 @@ async def _dispatcher(parts: Parts) -> Dispatcher:
 
 
 def _api_settings(parts: Parts) -> ApiSettings:
-    digest = hashlib.sha256(parts.demo.api_key.encode()).hexdigest()
     return ApiSettings(
         instance_id="api-1",
         redis_url=SecretStr(parts.redis_url),
         database_url=SecretStr(parts.dsns.app),
         key_ring_file=_key_ring(parts.data_dir),
-        api_keys={"local": digest},
+        api_keys={"local": _digest(parts.demo.api_key)},
+        admin_api_keys={"local": _digest(parts.demo.admin_api_key)},
         api_terminals=tuple(terminal.address for terminal in parts.of_role("api")),
         stream_terminals=tuple(terminal.terminal_id for terminal in parts.of_role("stream")),
         terminals_networks=("127.0.0.0/8",),
@@ -239,6 +239,10 @@ def _console_settings(parts: Parts) -> ConsoleSettings:
         one_time_token=SecretStr(parts.console_token),
         session_secret=SecretStr(parts.demo.session_secret),
     )
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _key_ring(data_dir: Path) -> Path:

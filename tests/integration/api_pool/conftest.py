@@ -23,6 +23,7 @@ from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.vault import KeyRing
 
 KEY = "a-service-key-of-this-test"
+ADMIN_KEY = "an-admin-key-of-this-test"
 SERVER = "Test-Server"
 PASSWORDS = {1001: "alpha-pass-1001", 1002: "beta-pass-1002", 1003: "gamma-pass-1003"}
 
@@ -121,6 +122,7 @@ def api(
             database_url=SecretStr(postgres.app),
             key_ring_file=ring,
             api_keys={"test": hashlib.sha256(KEY.encode()).hexdigest()},
+            admin_api_keys={"test": hashlib.sha256(ADMIN_KEY.encode()).hexdigest()},
             api_terminals=tuple(one.address for one in simulated.terminals.values()),
             stream_terminals=("s-1", "s-2"),
             terminals_networks=("127.0.0.0/8",),

@@ -42,6 +42,15 @@ def test_no_key_is_unauthenticated_even_on_unknown_routes(api: Any) -> None:
             assert body["code"] == "UNAUTHENTICATED"
 
 
+def test_admin_paths_need_the_admin_key_too(api: Any) -> None:
+    path = "/api/admin/terminals/stats"
+    for extra in ({}, {"X-Admin-API-Key": "guess"}):
+        body = check_shape(api.client.get(path, headers=api.headers() | extra), 403)
+        assert body["code"] == "FORBIDDEN"
+    admin = api.headers() | {"X-Admin-API-Key": "an-admin-key-of-this-test"}
+    check_shape(api.client.get(path, headers=admin), 404)
+
+
 def test_health_needs_no_key(api: Any) -> None:
     health = api.client.get("/api/health").json()
     assert health == {

@@ -16,7 +16,7 @@ def digest(key: bytes) -> str:
 
 
 def test_several_keys_are_known_by_name() -> None:
-    keys = ApiKeys({"edge": digest(b"one"), "cron": digest(b"two").upper()})
+    keys = ApiKeys("X-API-Key", {"edge": digest(b"one"), "cron": digest(b"two").upper()})
     assert keys.name_of(b"one") == "edge"
     assert keys.name_of(b"two") == "cron"
 
@@ -24,7 +24,7 @@ def test_several_keys_are_known_by_name() -> None:
 @pytest.mark.parametrize("presented", [None, b"", b"three", digest(b"one").encode(), b"\xff\xfe"])
 def test_any_other_is_refused(presented: bytes | None) -> None:
     with pytest.raises(Unauthenticated):
-        ApiKeys({"edge": digest(b"one")}).name_of(presented)
+        ApiKeys("X-API-Key", {"edge": digest(b"one")}).name_of(presented)
 
 
 @given(st.tuples(*[st.integers(min_value=0, max_value=2**63 - 1)] * 2))

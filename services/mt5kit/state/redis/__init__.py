@@ -13,6 +13,7 @@ from mt5kit.state.redis.lease_keeper import KeeperPlan, LeaseKeeper
 from mt5kit.state.redis.leases import LEASE_TTL_MS, Lease, LeaseStore
 from mt5kit.state.redis.live import Frame, LiveState, LiveStore
 from mt5kit.state.redis.placement import PlacementStore, StreamPlacementStore
+from mt5kit.state.redis.probe import RedisProbe
 from mt5kit.state.redis.snapshots import CachedSnapshot, SnapshotCache
 from mt5kit.state.redis.tickets import TicketGrant, TicketStore
 
@@ -32,6 +33,7 @@ __all__ = [
     "PlacementStore",
     "Redis",
     "RedisFault",
+    "RedisProbe",
     "Role",
     "SnapshotCache",
     "StateUnavailable",

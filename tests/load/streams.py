@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,21 @@ def measure() -> Table:
             stack.send_signal(signal.SIGINT)
             stack.wait(60)
         seed = json.loads((data / "demo.json").read_text())["seed"]
-    totals, seen, delivered = _latencies(Market(seed), frames)
+    market = Market(seed)
+    first = _latencies(market, frames, STATE_TYPES)
+    totals = [received - change for change, _, received in first]
+    positions = _latencies(market, frames, ("position_update",))
     rows = [
-        ("price change → frame at the client", *_row(totals)),
-        ("  of it: price change → look in the terminal", *_row(seen)),
-        ("  of it: look → frame (the merging of up to 100 ms, and delivery)", *_row(delivered)),
+        ("price change → first state frame that knows of it", *_row(totals)),
+        (
+            "of it: price change → the frame's look",
+            *_row([look - change for change, look, _ in first]),
+        ),
+        ("of it: look → client", *_row([received - look for _, look, received in first])),
+        (
+            "price change → next `position_update`, every second slot at the latest",
+            *_row([received - change for change, _, received in positions]),
+        ),
     ]
     p95 = quantiles(totals)[1]
     return Table(
@@ -54,7 +65,8 @@ def measure() -> Table:
         f"`make run`'s stack, {len(frames)} demo accounts streamed for {WATCH_S:.0f} s to one"
         f" plain client each: {len(totals)} price changes of held symbols, each timed to the"
         " first state frame whose look came after it. State frames of an account are at least"
-        " 100 ms apart, so a change waits up to 100 ms to be merged with the next ones.",
+        " 100 ms apart, so a change waits up to 100 ms to be merged with the next ones; positions"
+        " and account take turns, so a change is in one of them first and in the other next.",
         ("ms", "p50", "p95", "p99"),
         rows,
         f"p95 is {p95 - MERGING_MS:.0f} ms beyond the {MERGING_MS:.0f} ms of merging"
@@ -104,26 +116,28 @@ async def _watch_one(
 
 
 def _latencies(
-    market: Market, accounts: list[list[tuple[float, dict[str, Any]]]]
-) -> tuple[list[float], list[float], list[float]]:
-    """(change → frame, change → look, look → frame) in milliseconds, over all accounts."""
-    totals: list[float] = []
-    seen: list[float] = []
-    delivered: list[float] = []
+    market: Market,
+    accounts: list[list[tuple[float, dict[str, Any]]]],
+    types: Sequence[str],
+) -> list[tuple[float, float, float]]:
+    """(change, look, receipt) in epoch milliseconds of every price change of every account.
+
+    The look and the receipt are those of the first frame of these types whose look came after
+    the change.
+    """
+    latencies: list[tuple[float, float, float]] = []
     for frames in accounts:
         settled = frames[0][0] + SETTLE_S * 1000
         states = [
             (_epoch_ms(frame["ts"]), received_ms)
             for received_ms, frame in frames
-            if frame["type"] in STATE_TYPES and received_ms > settled
+            if frame["type"] in types and received_ms > settled
         ]
         looks = [look_ms for look_ms, _ in states]
         for change_ms in _changes(market, frames, settled, looks[-1]):
             look_ms, received_ms = states[bisect_left(looks, change_ms)]
-            totals.append(received_ms - change_ms)
-            seen.append(look_ms - change_ms)
-            delivered.append(received_ms - look_ms)
-    return totals, seen, delivered
+            latencies.append((change_ms, look_ms, received_ms))
+    return latencies
 
 
 def _changes(

@@ -1,5 +1,6 @@
 """The agent against a hand-written MetaTrader5 module, in this process."""
 
+import ast
 import importlib.util
 import json
 import sys
@@ -314,3 +315,14 @@ def test_history_pages_newest_first_without_gap_or_repeat(
 def test_an_unknown_operation_is_refused(load: Callable[[], Any]) -> None:
     agent = load()
     assert call(agent, agent.Agent(), "check_token", 5)["error"]["code"] == -7
+
+
+def test_it_is_one_file_for_an_old_python() -> None:
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 9))
+    imported = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported - set(sys.stdlib_module_names) == {"MetaTrader5"}

@@ -135,7 +135,8 @@ class QuoteFunctions:
         self, symbol: object, date_from: object, count: object, flags: object
     ) -> Table:
         """Return up to ``count`` ticks from a date on, oldest first."""
-        name, first, number = text("symbol", symbol), epoch("date_from", date_from), _count(count)
+        name, number = text("symbol", symbol), _count(count)
+        first = max(epoch("date_from", date_from), FIRST_S)
         shown = _flags(flags)
         session = self.terminal.account()
         number = min(number, _MAX_TICKS)
@@ -149,6 +150,7 @@ class QuoteFunctions:
         """Return the ticks between two dates, oldest first."""
         name, shown = text("symbol", symbol), _flags(flags)
         first, last = _dates(date_from, date_to)
+        first = max(first, FIRST_S)
         session = self.terminal.account()
         longest = _MAX_TICKS * _SPARSEST_MS // 1000
         stop = min(last, first + longest) * 1000 + 1
@@ -161,15 +163,18 @@ class QuoteFunctions:
     def _ticks(
         self, session: Session, symbol: str, first_ms: int, stop_ms: int, shown: bool
     ) -> Table:
-        """Return the ticks whose wall clock lies in ``[first, stop)``, up to the present."""
+        """Return the ticks whose wall clock lies in ``[first, stop)``, up to the present.
+
+        ``first`` is no earlier than the market itself.
+        """
         wall = session.book.wall
-        low, high = wall.bounds_ms(max(first_ms, FIRST_S * 1000), stop_ms)
+        low, high = wall.bounds_ms(first_ms, stop_ms)
         high = min(high, self.terminal.clock.now_ms() + 1)
         if not shown or low >= high:
             return np.empty(0, catalogue().ticks())
         quotes = self.terminal.market.ticks(symbol, low, high)
         msc = wall.walls_ms(quotes["time_msc"])
-        inside = (msc >= max(first_ms, FIRST_S * 1000)) & (msc < stop_ms)
+        inside = (msc >= first_ms) & (msc < stop_ms)
         table = np.zeros(int(inside.sum()), catalogue().ticks())
         table["time_msc"] = msc[inside]
         table["time"] = table["time_msc"] // 1000

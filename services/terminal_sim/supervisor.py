@@ -66,9 +66,12 @@ def serve(options: Options, clock: Clock) -> None:
 
     Raises:
         ScenarioError: The scenario file was refused.
-        ServeError: The key is missing or a port is in use.
+        ServeError: The key is missing, a port is in use, the ready file cannot be written, or
+            the API has ended by itself.
     """
     key = _key(options)
+    if options.ready_file and not options.ready_file.parent.is_dir():
+        raise ServeError(f"{options.ready_file}: its directory does not exist")
     scenario = load(options.scenario, clock.now_ms())
     # Numeric libraries would start threads that a terminal's few numbers never repay.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -105,12 +108,28 @@ async def _serve(options: Options, settings: list[Settings], key: str | None) ->
         loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve(sockets=[control]))
     starting = asyncio.create_task(_start(options, fleet, control))
-    await stop.wait()
-    starting.cancel()
-    await fleet.stop()
-    server.should_exit = True
-    await serving
+    try:
+        await _until_stopped(stop, starting, serving)
+    finally:
+        starting.cancel()
+        await fleet.stop()
+        server.should_exit = True
+        await serving
     _LOG.info("stopped")
+
+
+async def _until_stopped(
+    stop: asyncio.Event, starting: asyncio.Task[None], serving: asyncio.Task[None]
+) -> None:
+    """Wait for the signal to stop, and for whatever makes waiting any longer pointless."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopped, starting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopped.done():
+        stopped.cancel()
+        raise ServeError("the control API has ended by itself")
 
 
 async def _start(options: Options, fleet: Fleet, control: socket.socket) -> None:
@@ -123,7 +142,10 @@ async def _start(options: Options, fleet: Fleet, control: socket.socket) -> None
             for m in fleet
         ]
         ready = {"control_url": url, "pid": os.getpid(), "terminals": terminals}
-        _write_atomically(options.ready_file, msgspec.json.encode(ready))
+        try:
+            _write_atomically(options.ready_file, msgspec.json.encode(ready))
+        except OSError as error:
+            raise ServeError(f"{options.ready_file}: {error.strerror}") from error
 
 
 def _key(options: Options) -> str | None:
@@ -154,4 +176,8 @@ def _is_loopback(host: str) -> bool:
 def _write_atomically(path: Path, content: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
         draft.write(content)
-    Path(draft.name).replace(path)
+    try:
+        Path(draft.name).replace(path)
+    except OSError:
+        Path(draft.name).unlink()
+        raise

@@ -9,6 +9,7 @@ from mt5kit.telemetry.errors_http import install_failure_handlers
 from mt5kit.telemetry.http import Envelope, service_routes
 from websocket_pool.context import StreamContext
 from websocket_pool.routes.account import HideQuery, account_routes
+from websocket_pool.routes.missing import missing_routes
 
 
 def create_app(context: StreamContext) -> FastAPI:
@@ -39,6 +40,7 @@ def create_app(context: StreamContext) -> FastAPI:
     )
     app.include_router(account_routes(context.door))
     app.include_router(service_routes(context.wiring.registry, readiness))
+    app.include_router(missing_routes())
     install_failure_handlers(app)
     app.add_middleware(Envelope, metrics=context.http_metrics)
     # The last added is the outermost.

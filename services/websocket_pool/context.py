@@ -1,11 +1,11 @@
 """The process context: every long-lived part of a replica, wired from its settings."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 
 from mt5kit.domain.brokers import Brokers
 from mt5kit.state.keys import Keys
@@ -16,6 +16,7 @@ from mt5kit.state.redis import (
     LeaseKeeper,
     LeaseStore,
     LiveStore,
+    Redis,
     StreamPlacementStore,
     TicketStore,
     open_redis,
@@ -34,6 +35,7 @@ from websocket_pool.local_source import IDLE_S, LocalParts, LocalSources
 from websocket_pool.resume import ResumeTickets
 from websocket_pool.session import SessionRules
 from websocket_pool.settings import StreamSettings
+from websocket_pool.supervision import keep_running
 from websocket_pool.terminals import LinkedTerminals, Terminals
 
 
@@ -166,20 +168,27 @@ class StreamContext:
     def start(self) -> None:
         """Take leases, listen for orders, renew tickets."""
         self.keeper.start()
-        self.tasks.append(asyncio.create_task(self.hub.obey(self.control), name="control"))
-        self.tasks.append(asyncio.create_task(self.resume.run(), name="resume-tickets"))
+        for name, work in (
+            ("control", lambda: self.hub.obey(self.control)),
+            ("resume-tickets", self.resume.run),
+        ):
+            self.tasks.append(asyncio.create_task(keep_running(name, work), name=name))
 
     async def aclose(self) -> None:
-        """End the streams, give the leases back, hang up, in this order."""
-        await self.hub.aclose()
-        await self.keeper.close()
+        """End the streams, give the leases back, hang up, in this order, whatever fails of it."""
+        async with AsyncExitStack() as last_first:
+            last_first.push_async_callback(self.wiring.redis.aclose)
+            if self.database is not None:
+                last_first.push_async_callback(self.database.aclose)
+            last_first.push_async_callback(self.wiring.terminals.aclose)
+            last_first.push_async_callback(self._end_tasks)
+            last_first.push_async_callback(self.keeper.close)
+            last_first.push_async_callback(self.hub.aclose)
+
+    async def _end_tasks(self) -> None:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.wiring.terminals.aclose()
-        if self.database is not None:
-            await self.database.aclose()
-        await self.wiring.redis.aclose()
 
 
 def _parts(wiring: Wiring, keeper: LeaseKeeper, keys: Keys, metrics: StreamMetrics) -> LocalParts:

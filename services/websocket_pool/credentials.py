@@ -1,5 +1,6 @@
-"""What it takes to log a streamed account in."""
+"""What it takes to log a streamed account in, and whether it may be."""
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mt5kit.domain.accounts import AccountState
@@ -9,19 +10,46 @@ from mt5kit.terminal.credentials import Credentials
 from mt5kit.vault import Vault
 
 
-class CredentialSource(Protocol):
-    """Credentials by account."""
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """An account as it is stored at one moment.
 
-    async def credentials(self, account_id: str) -> Credentials:
-        """The credentials that are stored now.
+    Args:
+        account_id: The caller's identifier.
+        credentials: Of its last good connect.
+        state: Where it stands.
+        seal: Other bytes for every connect, also with the same password.
+    """
+
+    account_id: str
+    credentials: Credentials
+    state: AccountState
+    seal: bytes = field(repr=False)
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether its owner has ended it."""
+        return self.state is AccountState.DISCONNECTED
+
+    @property
+    def refused(self) -> bool:
+        """Whether the broker has refused these credentials."""
+        return self.state is AccountState.LOGIN_FAILED
+
+
+class CredentialSource(Protocol):
+    """Accounts by id."""
+
+    async def read(self, account_id: str) -> StoredAccount:
+        """What is stored now.
 
         Raises:
             AccountNotFound: There is no such account.
-            Unavailable: They cannot be read now.
+            Unavailable: It cannot be read now.
         """
 
-    async def refused(self, account_id: str, refusal: LoginRefused) -> None:
-        """Record that the broker refused them.
+    async def refused(self, account: StoredAccount, refusal: LoginRefused) -> None:
+        """Record that the broker refused these credentials, unless others have come since.
 
         Raises:
             AccountNotFound: There is no such account, or no longer.
@@ -36,12 +64,18 @@ class StoredCredentials:
         self._store = store
         self._vault = vault
 
-    async def credentials(self, account_id: str) -> Credentials:
-        """See `CredentialSource.credentials`."""
+    async def read(self, account_id: str) -> StoredAccount:
+        """See `CredentialSource.read`."""
         stored = await self._store.credentials(account_id)
-        return Credentials(stored.identity, self._vault.open(stored.sealed, stored.binding))
+        login = stored.login
+        credentials = Credentials(login.identity, self._vault.open(login.sealed, login.binding))
+        return StoredAccount(account_id, credentials, stored.state, login.sealed.wrapped_key)
 
-    async def refused(self, account_id: str, refusal: LoginRefused) -> None:
+    async def refused(self, account: StoredAccount, refusal: LoginRefused) -> None:
         """See `CredentialSource.refused`."""
-        error = AccountError(refusal.code, refusal.message)
-        await self._store.set_state(account_id, AccountState.LOGIN_FAILED, error)
+        await self._store.set_state(
+            account.account_id,
+            AccountState.LOGIN_FAILED,
+            AccountError(refusal.code, refusal.message),
+            wrapped_key=account.seal,
+        )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
 import structlog
@@ -11,16 +11,34 @@ from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.brokers import Brokers
 from mt5kit.errors import LoginRefused, PollSuperseded, StaleToken, Unavailable, WrongAccount
 from mt5kit.terminal.backoff import Backoff
-from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.protocol import StreamTerminal
-from websocket_pool.credentials import CredentialSource
+from websocket_pool.close_codes import CloseCode
+from websocket_pool.credentials import CredentialSource, StoredAccount
 from websocket_pool.diff import Status
+from websocket_pool.source import StreamOver
 from websocket_pool.stream import Stream
 
 POLL_S: Final = 1.0
 """An unchanged account answers this often, which is how fresh REST may call it."""
 
+MISLED_S: Final = 900.0
+"""A terminal that logs in as somebody else does so again: four logins an hour harm no broker."""
+
 log = structlog.get_logger(__name__)
+
+
+class _Misled(Exception):
+    """The terminal has logged in and says it is another account."""
+
+
+def check_connected(account: StoredAccount) -> None:
+    """Refuse to stream an account that its owner has disconnected.
+
+    Raises:
+        StreamOver: It is.
+    """
+    if account.disconnected:
+        raise StreamOver(CloseCode.ENDED, "the account is disconnected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +48,13 @@ class FeedParts:
     Args:
         credentials: Of the accounts.
         brokers: Whose clocks the times are in.
-        refused: The credentials that a broker has refused, by account: never tried twice.
+        refused: The seals of credentials that a broker has refused, by account: never tried twice.
         backoff: Makes the delays of one feed.
     """
 
     credentials: CredentialSource
     brokers: Brokers
-    refused: dict[str, Credentials] = field(default_factory=dict)
+    refused: dict[str, bytes] = field(default_factory=dict)
     backoff: Callable[[], Backoff] = Backoff
 
 
@@ -44,7 +62,7 @@ class Feed:
     """Feeds one stream from one terminal.
 
     Args:
-        account_id: Whose.
+        account: Whose, as it is stored now.
         stream: Where the looks go.
         terminal: Where they come from.
         token: The fencing token of our lease at this moment; raises TerminalUnavailable without.
@@ -53,34 +71,64 @@ class Feed:
 
     def __init__(
         self,
-        account_id: str,
+        account: StoredAccount,
         stream: Stream,
         terminal: StreamTerminal,
         token: Callable[[], int],
         parts: FeedParts,
     ) -> None:
-        self._account_id = account_id
+        self._account = account
         self._stream = stream
         self._terminal = terminal
         self._token = token
         self._parts = parts
         self._backoff = parts.backoff()
-        self._credentials: Credentials | None = None
+        self._told = asyncio.Event()
         self._renewed = asyncio.Event()
-        self._log = log.bind(account_id=account_id, terminal_id=terminal.terminal_id)
+        self._log = log.bind(account_id=account.account_id, terminal_id=terminal.terminal_id)
 
-    def credentials_changed(self) -> None:
-        """Read the credentials again and sign in with them."""
-        self._renewed.set()
+    def reread(self) -> None:
+        """Have `heed` read the account again."""
+        self._told.set()
+
+    async def heed(self) -> NoReturn:
+        """Until cancelled, read the account whenever told to, and go on with what has changed.
+
+        Raises:
+            StreamOver: It is disconnected, or has another identity than the line.
+            AccountNotFound: It has been deleted.
+        """
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            account = await self._read()
+            check_connected(account)
+            if self._stream.identity not in {None, account.credentials.identity}:
+                raise StreamOver(CloseCode.RESTART, "the account has another login now")
+            before, self._account = self._account, account
+            if (account.seal, account.refused) != (before.seal, before.refused):
+                self._renewed.set()
+
+    async def _read(self) -> StoredAccount:
+        """What is stored now; a store that is away does not disturb the stream."""
+        backoff = self._parts.backoff()
+        while True:
+            try:
+                return await self._parts.credentials.read(self._account.account_id)
+            except Unavailable as away:
+                self._log.warning("account_not_reread", error=away.message)
+                await asyncio.sleep(backoff.next_s())
 
     async def run(self) -> NoReturn:
         """Feed until cancelled.
 
         Raises:
             StaleToken: Another replica owns the terminal.
+            StreamOver: The terminal shows another account than the line's.
             AccountNotFound: The account has been deleted.
         """
         while True:
+            # What `heed` has found stands in `_account` already: nothing is forgotten here.
             self._renewed.clear()
             attempt = asyncio.create_task(self._until_trouble())
             renewal = asyncio.create_task(self._renewed.wait())
@@ -88,8 +136,6 @@ class Feed:
                 await asyncio.wait({attempt, renewal}, return_when=asyncio.FIRST_COMPLETED)
                 if attempt.done():
                     attempt.result()
-                if renewal.done():
-                    self._credentials = None
             finally:
                 attempt.cancel()
                 renewal.cancel()
@@ -97,12 +143,19 @@ class Feed:
 
     async def _until_trouble(self) -> None:
         """One life of the poll; returns when it is time for the next."""
+        account = self._account
         try:
-            await self._poll(await self._signed_in())
+            await self._sign_in(account)
+            await self._poll(account)
         except StaleToken:
             raise
         except LoginRefused as refusal:
-            await self._give_up(refusal)
+            await self._give_up(account, refusal)
+        except _Misled:
+            self._log.error("stream_login_is_another_account")
+            reason = "the terminal logs in as another account"
+            self._stream.trouble(Status(AccountState.TERMINAL_UNAVAILABLE, reason))
+            await asyncio.sleep(MISLED_S)
         except PollSuperseded:
             self._log.info("poll_superseded")
             await asyncio.sleep(self._backoff.next_s())
@@ -111,20 +164,17 @@ class Feed:
             self._stream.trouble(Status(AccountState.TERMINAL_UNAVAILABLE, away.message))
             await asyncio.sleep(self._backoff.next_s())
 
-    async def _signed_in(self) -> Credentials:
-        if self._credentials is None:
-            self._credentials = await self._parts.credentials.credentials(self._account_id)
-        credentials = self._credentials
-        if self._known_refused(credentials):
+    async def _sign_in(self, account: StoredAccount) -> None:
+        if self._known_refused(account):
             raise LoginRefused("the broker has refused these credentials before")
-        snapshot = await self._terminal.sign_in(self._token(), credentials)
-        self._parts.refused.pop(self._account_id, None)
-        clock = self._parts.brokers.clock_of(credentials.identity.server)
-        self._stream.see(snapshot.in_utc(clock))
-        return credentials
+        identity = account.credentials.identity
+        snapshot = await self._terminal.sign_in(self._token(), account.credentials)
+        if snapshot.identity != identity:
+            raise _Misled
+        self._stream.see(snapshot.in_utc(self._parts.brokers.clock_of(identity.server)))
 
-    async def _poll(self, credentials: Credentials) -> NoReturn:
-        identity = credentials.identity
+    async def _poll(self, account: StoredAccount) -> NoReturn:
+        identity = account.credentials.identity
         clock = self._parts.brokers.clock_of(identity.server)
         since = ""
         while True:
@@ -137,20 +187,23 @@ class Feed:
             self._backoff.reset()
             self._stream.see(look.snapshot.in_utc(clock))
 
-    async def _give_up(self, refusal: LoginRefused) -> None:
+    async def _give_up(self, account: StoredAccount, refusal: LoginRefused) -> None:
         """Wait for other credentials: a password tried twice may lock the account."""
         self._log.warning("stream_login_refused", error=refusal.message)
         self._stream.trouble(Status(AccountState.LOGIN_FAILED, refusal.message))
-        if self._credentials is not None and not self._known_refused(self._credentials):
-            self._parts.refused[self._account_id] = self._credentials
-            await self._record(refusal)
+        if not self._known_refused(account):
+            self._parts.refused[account.account_id] = account.seal
+            await self._record(account, refusal)
         await self._renewed.wait()
 
-    async def _record(self, refusal: LoginRefused) -> None:
+    async def _record(self, account: StoredAccount, refusal: LoginRefused) -> None:
+        if self._account is account:
+            # What we record ourselves is no news when it is read again.
+            self._account = replace(account, state=AccountState.LOGIN_FAILED)
         try:
-            await self._parts.credentials.refused(self._account_id, refusal)
+            await self._parts.credentials.refused(account, refusal)
         except Unavailable as away:
             self._log.warning("login_refusal_not_recorded", error=away.message)
 
-    def _known_refused(self, credentials: Credentials) -> bool:
-        return self._parts.refused.get(self._account_id) == credentials
+    def _known_refused(self, account: StoredAccount) -> bool:
+        return account.refused or self._parts.refused.get(account.account_id) == account.seal

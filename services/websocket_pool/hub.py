@@ -1,6 +1,7 @@
 """Every account that is streamed here: one source each, however many sockets."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -22,6 +23,7 @@ class Hub:
     def __init__(self, opener: LocalSources) -> None:
         self._opener = opener
         self._sources: dict[str, asyncio.Task[LocalSource]] = {}
+        self._orders: dict[str, list[Callable[[LocalSource], None]]] = {}
         self._forgetting: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -30,6 +32,7 @@ class Hub:
 
         Raises:
             AccountNotFound: There is no such account.
+            StreamOver: Its owner has disconnected it.
             Unavailable: It cannot be streamed here now.
         """
         for _ in range(_ATTEMPTS):
@@ -47,8 +50,8 @@ class Hub:
                 source.stop(CloseCode.RESTART, "another replica takes over")
 
     async def obey(self, channel: ControlChannel) -> None:
-        """Carry out the API pool's orders until cancelled."""
-        async for account_id, control in channel.listen():
+        """Carry out the API pool's orders until cancelled; what was missed is read in the store."""
+        async for account_id, control in channel.listen(self._reread_all):
             self._control(account_id, control)
 
     async def aclose(self) -> None:
@@ -61,7 +64,10 @@ class Hub:
         running = self._running()
         for source in running:
             source.stop(CloseCode.RESTART, "this replica restarts")
-        await asyncio.gather(*(source.closed() for source in running))
+        ends = (source.closed() for source in running)
+        for outcome in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("stream_not_closed", exc_info=outcome)
 
     def _opening(self, account_id: str) -> asyncio.Task[LocalSource]:
         known = self._sources.get(account_id)
@@ -74,9 +80,15 @@ class Hub:
     async def _open(
         self, account_id: str, previous: asyncio.Task[LocalSource] | None
     ) -> LocalSource:
-        if previous is not None:
-            await previous.result().closed()
-        return await self._opener.open(account_id)
+        try:
+            if previous is not None:
+                await previous.result().closed()
+            source = await self._opener.open(account_id)
+            for order in self._orders.get(account_id, ()):
+                order(source)
+        finally:
+            self._orders.pop(account_id, None)
+        return source
 
     def _opened(self, account_id: str, task: asyncio.Task[LocalSource]) -> None:
         if task.cancelled() or task.exception() is not None:
@@ -92,18 +104,30 @@ class Hub:
             del self._sources[account_id]
 
     def _control(self, account_id: str, control: Control) -> None:
-        self._opener.credentials_changed(account_id)
-        for source in self._running():
-            if source.account_id == account_id:
-                log.info("stream_control", account_id=account_id, control=control.value)
-                if control is Control.DISCONNECT:
-                    source.stop(CloseCode.ENDED, "the account was disconnected")
-                else:
-                    source.credentials_changed()
+        log.info("stream_control", account_id=account_id, control=control.value)
+        if control is Control.DISCONNECT:
+            self._tell(account_id, LocalSource.disconnect)
+        else:
+            self._opener.credentials_changed(account_id)
+            self._tell(account_id, LocalSource.reread)
+
+    def _reread_all(self) -> None:
+        for account_id in self._sources:
+            self._tell(account_id, LocalSource.reread)
+
+    def _tell(self, account_id: str, order: Callable[[LocalSource], None]) -> None:
+        """Give an order to an account's source; one that is opening gets it before it begins."""
+        task = self._sources.get(account_id)
+        if task is None:
+            return
+        if not task.done():
+            self._orders.setdefault(account_id, []).append(order)
+        elif _is_open(task):
+            order(task.result())
 
     def _running(self) -> list[LocalSource]:
-        return [
-            task.result()
-            for task in self._sources.values()
-            if task.done() and not task.cancelled() and task.exception() is None
-        ]
+        return [task.result() for task in self._sources.values() if _is_open(task)]
+
+
+def _is_open(task: asyncio.Task[LocalSource]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

@@ -8,16 +8,23 @@ from typing import Any, Final
 import structlog
 
 from mt5kit.errors import AccountNotFound, ServiceOverloaded, StaleToken, TerminalUnavailable
-from mt5kit.state.redis import LeaseKeeper, LiveStore, StateUnavailable, StreamPlacementStore
+from mt5kit.state.redis import (
+    LeaseKeeper,
+    LiveStore,
+    RedisFault,
+    StateUnavailable,
+    StreamPlacementStore,
+)
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.terminal.protocol import StreamTerminal
 from websocket_pool.close_codes import CloseCode
+from websocket_pool.credentials import StoredAccount
 from websocket_pool.diff import Status
-from websocket_pool.feed import Feed, FeedParts
+from websocket_pool.feed import Feed, FeedParts, check_connected
 from websocket_pool.line import Line
 from websocket_pool.messages import Message, Place
 from websocket_pool.publisher import Publisher
-from websocket_pool.source import Watcher
+from websocket_pool.source import StreamOver, Watcher
 from websocket_pool.stream import Stream
 
 IDLE_S: Final = 30.0
@@ -63,15 +70,16 @@ class LocalSource:
     """One account, polled here. An `AccountSource`; starts on construction.
 
     Args:
-        account_id: Whose.
+        account: Whose, as it is stored now.
         terminal: The stream terminal reserved for it, leased by this replica.
         epoch: A token just issued for that lease.
         parts: What sources share.
     """
 
     def __init__(
-        self, account_id: str, terminal: StreamTerminal, epoch: int, parts: LocalParts
+        self, account: StoredAccount, terminal: StreamTerminal, epoch: int, parts: LocalParts
     ) -> None:
+        account_id = account.account_id
         self.account_id = account_id
         self.terminal_id = terminal.terminal_id
         self._parts = parts
@@ -83,7 +91,7 @@ class LocalSource:
             parts.live, self._stream, epoch, terminal.terminal_id, parts.instance_id
         )
         self._stream.on_message = self._publisher.note
-        self._feed = Feed(account_id, self._stream, terminal, self._token, parts.feed)
+        self._feed = Feed(account, self._stream, terminal, self._token, parts.feed)
         self._idle: asyncio.TimerHandle | None = None
         self._wait_for_watchers()
         self._task = asyncio.create_task(self._run(), name=f"stream-{account_id}")
@@ -124,9 +132,13 @@ class LocalSource:
         """See `AccountSource.replay`."""
         return self._stream.replay(epoch, after_seq)
 
-    def credentials_changed(self) -> None:
-        """Sign in with what is stored now."""
-        self._feed.credentials_changed()
+    def reread(self) -> None:
+        """Go on with what is stored now, or end."""
+        self._feed.reread()
+
+    def disconnect(self) -> None:
+        """End it at the wish of the account's owner."""
+        self.stop(CloseCode.ENDED, "the account was disconnected")
 
     def stop(self, code: CloseCode, reason: str) -> None:
         """See `AccountSource.stop`."""
@@ -149,8 +161,11 @@ class LocalSource:
         log.info("stream_stopped", account_id=self.account_id, code=int(code), reason=reason)
 
     async def _until_stopped(self) -> Ending:
+        if self._stopping.done():
+            return self._stopping.result()
         work: list[asyncio.Future[None]] = [
             asyncio.create_task(self._feed.run()),
+            asyncio.create_task(self._feed.heed()),
             asyncio.create_task(self._publisher.run()),
             asyncio.create_task(self._keep_reservation()),
         ]
@@ -174,18 +189,22 @@ class LocalSource:
                     self.account_id, self.terminal_id, RESERVATION_TTL_S
                 ):
                     return
-            except StateUnavailable as away:
-                log.info("reservation_not_refreshed", error=away.message)
+            except (StateUnavailable, RedisFault) as failure:
+                log.info("reservation_not_refreshed", error=failure.message)
             await asyncio.sleep(REFRESH_S)
 
     async def _give_back(self) -> None:
         try:
             await self._parts.live.drop(self.account_id, self._epoch, self.terminal_id)
-            await self._parts.placement.free(self.account_id, self.terminal_id)
         except StaleToken:
             log.info("stream_taken_over", account_id=self.account_id)
-        except StateUnavailable as away:
-            log.warning("stream_terminal_left_reserved", error=away.message)
+            return
+        except (StateUnavailable, RedisFault) as failure:
+            log.warning("live_state_left", error=failure.message)
+        try:
+            await self._parts.placement.free(self.account_id, self.terminal_id)
+        except (StateUnavailable, RedisFault) as failure:
+            log.warning("stream_terminal_left_reserved", error=failure.message)
 
     def _token(self) -> int:
         return self._parts.keeper.token_of(self.terminal_id)
@@ -200,6 +219,8 @@ def _ending_of(task: "asyncio.Future[None]") -> Ending:
     failure = task.exception()
     if failure is None:
         return CloseCode.RESTART, "the terminal serves another account"
+    if isinstance(failure, StreamOver):
+        return failure.code, failure.reason
     if isinstance(failure, StaleToken):
         return CloseCode.RESTART, "another replica has taken over"
     if isinstance(failure, AccountNotFound):
@@ -217,10 +238,23 @@ class LocalSources:
     async def open(self, account_id: str) -> LocalSource:
         """See `SourceOpener.open`."""
         parts = self._parts
-        await parts.feed.credentials.credentials(account_id)
+        await self._connected(account_id)
         terminal_id = await self._terminal_of(account_id)
         epoch = await parts.keeper.reissue(terminal_id)
-        return LocalSource(account_id, parts.terminals[terminal_id], epoch, parts)
+        try:
+            # Again: its owner may have disconnected it meanwhile.
+            account = await self._connected(account_id)
+        except (AccountNotFound, StreamOver):
+            await parts.placement.free(account_id, terminal_id)
+            raise
+        # And the lease may have been lost, which only running streams are told.
+        parts.keeper.token_of(terminal_id)
+        return LocalSource(account, parts.terminals[terminal_id], epoch, parts)
+
+    async def _connected(self, account_id: str) -> StoredAccount:
+        account = await self._parts.feed.credentials.read(account_id)
+        check_connected(account)
+        return account
 
     def credentials_changed(self, account_id: str) -> None:
         """Credentials that were refused before may be tried again."""

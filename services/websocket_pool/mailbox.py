@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from websocket_pool.messages import Message
 
@@ -13,6 +13,9 @@ With one message more, the one in flight and the transport's own buffer (64 KiB 
 a socket takes at most 320 KiB and three messages; messages are shared between sockets, so a
 thousand readers that lag alike take little more than one.
 """
+
+GREETING_BYTES = 4 * 1024
+"""Room for what precedes a replay: `connected` and perhaps an `error`."""
 
 CONTROL_MESSAGES = 32
 """Pongs and errors kept besides; who sends more pings than this without reading misses pongs."""
@@ -35,6 +38,11 @@ class Mailbox:
         self._conflated = False
         self._filled = asyncio.Event()
 
+    @staticmethod
+    def fits(replay: Sequence[Message]) -> bool:
+        """Whether a new mailbox takes all of these without making a snapshot of them."""
+        return sum(message.size for message in replay) <= BACKLOG_BYTES - GREETING_BYTES
+
     def put(self, message: Message) -> None:
         """Add a message, or drop it where a snapshot to come makes it superfluous."""
         if message.state:
@@ -48,7 +56,7 @@ class Mailbox:
         self._append(message)
 
     async def take(self, timeout_s: float) -> Message | None:
-        """The next message to send; None if none came in time."""
+        """The next message to send; None if none came in time, and none is there."""
         while True:
             if self._queue:
                 return self._pop()

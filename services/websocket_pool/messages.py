@@ -98,6 +98,12 @@ class BadMessage(ValueError):
     """The client said something we do not understand; the text says what we do."""
 
 
+def too_large(text: str | bytes) -> bool:
+    """Whether a message exceeds what a client may send; servers may let more through."""
+    size = len(text) if isinstance(text, bytes) else len(text.encode(errors="surrogatepass"))
+    return size > LARGEST_CLIENT_MESSAGE
+
+
 _decoder: Final[msgspec.json.Decoder[Ping | Refresh | Auth]] = msgspec.json.Decoder(
     Ping | Refresh | Auth
 )

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from mt5kit.domain.snapshots import Snapshot
-from mt5kit.state.redis import LiveState, LiveStore, StateUnavailable
+from mt5kit.state.redis import LiveState, LiveStore, RedisFault, StateUnavailable
 from websocket_pool.line import Numbered
 from websocket_pool.stream import Stream
 
@@ -16,7 +16,7 @@ TOUCH_S: Final = 1.0
 """How old `as_of` in Redis may be while the terminal answers."""
 
 RETRY_S: Final = 0.5
-"""Between attempts while Redis is away; nothing is lost but what the ring would lose too."""
+"""Between attempts that fail; nothing is lost but what the ring would lose too."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,9 +62,9 @@ class Publisher:
             await self._wait()
             try:
                 await self._write()
-            except StateUnavailable as gone:
+            except (StateUnavailable, RedisFault) as failure:
                 if not away:
-                    log.warning("live_state_not_published", error=gone.message)
+                    log.warning("live_state_not_published", error=failure.message)
                 away = True
                 await asyncio.sleep(RETRY_S)
             else:

@@ -14,13 +14,13 @@ from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.mailbox import Mailbox
 from websocket_pool.messages import (
-    LARGEST_CLIENT_MESSAGE,
     BadMessage,
     Message,
     Ping,
     Refresh,
     encode,
     parse,
+    too_large,
 )
 from websocket_pool.resume import ResumeTicket
 from websocket_pool.source import AccountSource
@@ -71,12 +71,14 @@ class SessionRules:
     Args:
         instance_id: This replica.
         heartbeat_s: Silence after which a heartbeat goes.
+        ticket_s: Longest time without a heartbeat, silence or not: it brings the ticket.
         stall_s: How long a client may take nothing.
         lifetime_s: How long a ticketed connection lives.
     """
 
     instance_id: str
     heartbeat_s: float = 15.0
+    ticket_s: float = 60.0
     stall_s: float = 30.0
     lifetime_s: float = 3600.0
 
@@ -143,6 +145,8 @@ class Session:
     def _greet(self, since: tuple[int, int] | None) -> None:
         """Fill the mailbox with what comes before the first delivery."""
         missed = self._source.replay(*since) if since else None
+        if missed is not None and not self._mailbox.fits(missed):
+            missed = None
         data = {
             "instance_id": self._rules.instance_id,
             "heartbeat_s": self._rules.heartbeat_s,
@@ -180,7 +184,7 @@ class Session:
         while True:
             try:
                 text = await self._socket.receive()
-                if _size(text) > LARGEST_CLIENT_MESSAGE:
+                if too_large(text):
                     return Ending(CloseCode.TOO_LARGE, "messages have at most 4 KiB")
                 self._answer(text)
             except BadMessage as nonsense:
@@ -201,9 +205,13 @@ class Session:
             raise BadMessage("this connection is authenticated already")
 
     async def _write(self) -> Ending:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._rules.ticket_s
         while True:
-            message = await self._mailbox.take(self._rules.heartbeat_s)
+            left_s = max(0.0, due_s - loop.time())
+            message = await self._mailbox.take(min(self._rules.heartbeat_s, left_s))
             if message is None:
+                due_s = loop.time() + self._rules.ticket_s
                 data = {"resume_ticket": self._ticket.value}
                 message = self._unnumbered("heartbeat", data)
             try:
@@ -252,7 +260,3 @@ class Session:
 
     def _unnumbered(self, kind: str, data: Mapping[str, object]) -> Message:
         return encode(kind, self._source.place, now_ms(), data)
-
-
-def _size(text: str | bytes) -> int:
-    return len(text) if isinstance(text, bytes) else len(text.encode(errors="surrogatepass"))

@@ -8,6 +8,20 @@ from websocket_pool.diff import Status
 from websocket_pool.messages import Message, Place
 
 
+class StreamOver(Exception):
+    """An account's stream ends, or does not begin, and trying again here changes nothing.
+
+    Args:
+        code: What its sockets are closed with.
+        reason: A sentence for a person.
+    """
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
 class Watcher(Protocol):
     """Somebody who watches an account. Both calls return at once."""
 
@@ -60,5 +74,6 @@ class SourceOpener(Protocol):
 
         Raises:
             AccountNotFound: There is no such account.
+            StreamOver: Its owner has disconnected it.
             Unavailable: No terminal, another replica's terminal, or no Redis.
         """

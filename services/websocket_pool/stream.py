@@ -1,10 +1,11 @@
 """From looks to numbered messages: diff, pace, number, fan out. No I/O and no waiting."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
+from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot
 from websocket_pool.close_codes import CloseCode
@@ -12,9 +13,7 @@ from websocket_pool.diff import Status, dirty
 from websocket_pool.line import Line, Numbered
 from websocket_pool.messages import Kind, Message, Place
 from websocket_pool.pacer import Pacer
-
-if TYPE_CHECKING:
-    from websocket_pool.source import Watcher
+from websocket_pool.source import StreamOver, Watcher
 
 
 class Timer(Protocol):
@@ -68,8 +67,20 @@ class Stream:
         """What has been told of the stream itself."""
         return self.line.told.status
 
+    @property
+    def identity(self) -> AccountIdentity | None:
+        """Who the line is about; None before the first look."""
+        account = self.line.told.account
+        return account.identity if account else None
+
     def see(self, snapshot: Snapshot) -> None:
-        """Take a look, its UTC times filled in; the very first one is told by a snapshot."""
+        """Take a look, its UTC times filled in; the very first one is told by a snapshot.
+
+        Raises:
+            StreamOver: It is of another account than the line: only a new epoch may tell it.
+        """
+        if self.identity not in {None, snapshot.identity}:
+            raise StreamOver(CloseCode.RESTART, "the account has another login now")
         self.look, self.as_of_ms = snapshot, snapshot.seen_ms
         self._newest = self._newest.looked(snapshot)
         self._heard_ms = snapshot.seen_ms

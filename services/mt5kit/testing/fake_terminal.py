@@ -59,11 +59,14 @@ class FakeStreamTerminal:
     Args:
         terminal_id: Its name.
         passwords: The accounts the broker knows, and their passwords.
+
+    `answers_as` makes a login end in another account than the one asked for.
     """
 
     def __init__(self, terminal_id: str, passwords: dict[AccountIdentity, str]) -> None:
         self.terminal_id = terminal_id
         self.passwords = passwords
+        self.answers_as: dict[AccountIdentity, AccountIdentity] = {}
         self.down = False
         self.fault: Mt5SwarmError | None = None
         self.sign_ins: list[AccountIdentity] = []
@@ -104,7 +107,7 @@ class FakeStreamTerminal:
         if self.passwords.get(identity) != credentials.password.reveal():
             raise LoginRefused("the broker refused these credentials")
         self._account = identity
-        return self._look(identity)
+        return self._look(self.answers_as.get(identity, identity))
 
     async def wait_changes(
         self,

@@ -16,7 +16,7 @@ from mt5kit.state.postgres import (
     RequestLog,
     WorkerStore,
 )
-from mt5kit.vault import Vault
+from mt5kit.vault import AccountBinding, Sealed, Vault
 
 MakeAccount = Callable[..., Awaitable[AccountRow]]
 DAY_MS = 86_400_000
@@ -26,7 +26,9 @@ async def test_credentials_of_a_named_account_open(
     worker_store: WorkerStore, make_account: MakeAccount, vault: Vault
 ) -> None:
     account = await make_account()
-    stored = await worker_store.credentials(account.account_id)
+    known = await worker_store.credentials(account.account_id)
+    stored = known.login
+    assert known.state is AccountState.CONNECTED
     assert (stored.id, stored.identity) == (account.id, account.identity)
     assert vault.open(stored.sealed, stored.binding).reveal() == "first"
 
@@ -61,6 +63,38 @@ async def test_state_login_and_poll_are_recorded(
     assert (back.state, back.last_error) == (AccountState.CONNECTED, None)
     assert (back.last_login_ms or 0) > (account.last_login_ms or 0)
     assert back.last_poll_ms is not None
+
+
+async def test_what_is_disconnected_stays_so(
+    worker_store: WorkerStore, account_store: AccountStore, make_account: MakeAccount
+) -> None:
+    account = await make_account()
+    await account_store.set_state(account.user_id, account.account_id, AccountState.DISCONNECTED)
+    for state in (AccountState.LOGIN_FAILED, AccountState.CONNECTED):
+        assert not await worker_store.set_state(account.account_id, state)
+    assert (await worker_store.credentials(account.account_id)).state is AccountState.DISCONNECTED
+
+
+async def test_a_late_refusal_does_not_touch_new_credentials(
+    worker_store: WorkerStore,
+    account_store: AccountStore,
+    make_account: MakeAccount,
+    sealing: Callable[[str], Callable[[AccountBinding], Sealed]],
+) -> None:
+    account = await make_account()
+    who, error = account.account_id, AccountError("MT5_LOGIN_FAILED", "refused")
+    tried = (await worker_store.credentials(who)).login.sealed.wrapped_key
+    await account_store.save_login(account.user_id, who, account.identity, sealing("first"))
+    assert not await worker_store.set_state(
+        who, AccountState.LOGIN_FAILED, error, wrapped_key=tried
+    )
+    known = await worker_store.credentials(who)
+    assert known.state is AccountState.CONNECTED
+    again = known.login.sealed.wrapped_key
+    assert await worker_store.set_state(who, AccountState.LOGIN_FAILED, error, wrapped_key=again)
+    row = await account_store.get(account.user_id, who)
+    assert row is not None
+    assert (row.state, row.last_error) == (AccountState.LOGIN_FAILED, error)
 
 
 async def test_a_subscription_lives_from_open_to_close(

@@ -89,14 +89,26 @@ async def test_two_replicas_share_and_hand_over(make: Make) -> None:
     assert second.held == set(TERMINALS)
 
 
-async def test_its_own_terminals_come_first(make: Make) -> None:
+async def test_its_own_terminals_are_taken_first(make: Make) -> None:
     first, second = make("a", "T3"), make("b", "T1", "T5")
     await first.keeper._store.announce("stream", "a", 10_000)
     await second.keeper.round()
-    assert {"T1", "T5"} < second.held
+    first_gained = [lease.terminal_id for lease in second.gained]
+    assert set(first_gained[:2]) == {"T1", "T5"}
+    # Where its turn begins; that it is another's own it cannot know.
+    assert first_gained[2:] == ["T3"]
     await first.keeper.round()
-    assert "T3" in first.held or "T3" in second.held
-    assert first.held | second.held == set(TERMINALS)
+    assert first.held == {"T2", "T4"}
+
+
+async def test_its_own_terminals_are_given_back_last(make: Make) -> None:
+    first, others = make("a", "T4", "T5"), [make("b"), make("c")]
+    await first.keeper.round()
+    for other in others:
+        await other.keeper.round()
+        await first.keeper.round()
+    assert sorted(first.lost) == ["T1", "T2", "T3"]
+    assert first.held == {"T4", "T5"}
 
 
 async def test_a_terminal_that_no_longer_exists_is_given_back(make: Make) -> None:

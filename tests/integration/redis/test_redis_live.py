@@ -153,6 +153,16 @@ async def test_a_stale_owner_cannot_overwrite_a_snapshot(stores: Stores) -> None
     assert await stores.snapshots.get("1") == look(5)
 
 
+async def test_a_newer_token_does_not_bring_an_older_look(stores: Stores) -> None:
+    old = await stores.lease(owner="a")
+    await stores.snapshots.put("1", old.token, look(5))
+    new = await stores.lease(owner="b")
+    await stores.snapshots.put("1", new.token, look(4))
+    assert await stores.snapshots.get("1") == look(5)
+    await stores.snapshots.put("1", new.token, look(6))
+    assert await stores.snapshots.get("1") == look(6)
+
+
 async def test_a_moved_account_is_written_by_its_new_terminal_only(stores: Stores) -> None:
     # The new terminal's lease is the older one: tokens of two terminals do not compare.
     there, here = await stores.lease("T2"), await stores.lease("T1")

@@ -10,6 +10,7 @@ from mt5kit.state.redis import (
     ControlChannel,
     Keys,
     PlacementStore,
+    Redeemed,
     RedisFault,
     StateUnavailable,
     TicketGrant,
@@ -25,7 +26,7 @@ def tickets(redis: Redis, keys: Keys) -> TicketStore:
 
 async def test_a_ticket_opens_once(tickets: TicketStore) -> None:
     ticket = await tickets.issue("acc", "user")
-    assert await tickets.redeem(ticket) == TicketGrant("acc", "user")
+    assert (await tickets.redeem(ticket)).grant == TicketGrant("acc", "user")
     with pytest.raises(Unauthenticated):
         await tickets.redeem(ticket)
 
@@ -35,7 +36,7 @@ async def test_of_many_at_once_one_gets_in(tickets: TicketStore) -> None:
     answers = await asyncio.gather(
         *(tickets.redeem(ticket) for _ in range(20)), return_exceptions=True
     )
-    assert sum(isinstance(answer, TicketGrant) for answer in answers) == 1
+    assert sum(isinstance(answer, Redeemed) for answer in answers) == 1
 
 
 async def test_redis_never_sees_a_ticket(tickets: TicketStore, redis: Redis) -> None:
@@ -44,7 +45,7 @@ async def test_redis_never_sees_a_ticket(tickets: TicketStore, redis: Redis) -> 
     assert ticket.encode() not in key
     assert ticket.encode() not in (await redis.dump(key) or b"")
     assert 0 < await redis.pttl(key) <= 30_000
-    assert await tickets.redeem(ticket) == TicketGrant("", "user", "quotes", "PRO")
+    assert (await tickets.redeem(ticket)).grant == TicketGrant("", "user", "quotes", "PRO")
 
 
 @pytest.mark.parametrize("ticket", ["", "nonsense", "x" * 100_000, "\0", "\ud800", "ü" * 40])
@@ -121,3 +122,17 @@ async def test_orders_reach_listeners_even_after_a_restart(
         await asyncio.wait([listener])
         await client.aclose()
         await asyncio.to_thread(redis_server.start)
+
+
+async def test_a_ticket_that_opened_nothing_can_be_put_back(
+    tickets: TicketStore, redis: Redis
+) -> None:
+    ticket = await tickets.issue("acc", "user", ttl_s=5)
+    redeemed = await tickets.redeem(ticket)
+    assert ticket not in repr(redeemed)
+    await tickets.put_back(redeemed)
+    [key] = await redis.keys("*")
+    assert 0 < await redis.pttl(key) <= 5_000
+    assert (await tickets.redeem(ticket)).grant == redeemed.grant
+    with pytest.raises(Unauthenticated):
+        await tickets.redeem(ticket)

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytest
@@ -13,10 +14,10 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
-from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.broker_time import DEFAULT_RULE
 from mt5kit.domain.brokers import Brokers
-from mt5kit.errors import AccountNotFound, LoginRefused
+from mt5kit.errors import AccountNotFound, LoginRefused, ServiceOverloaded
 from mt5kit.secret import Secret
 from mt5kit.state.keys import Keys
 from mt5kit.state.redis import (
@@ -32,6 +33,7 @@ from mt5kit.terminal.credentials import Credentials
 from mt5kit.testing.fake_terminal import FakeStreamTerminal
 from websocket_pool.app import create_app
 from websocket_pool.context import StreamContext, Wiring
+from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
 from websocket_pool.transport import AbortableProtocol
@@ -44,17 +46,43 @@ class FakeCredentials:
     """A `CredentialSource` in memory."""
 
     def __init__(self) -> None:
-        self.stored: dict[str, Credentials] = {}
+        self.accounts: dict[str, StoredAccount] = {}
         self.refusals: list[str] = []
+        self.reads = 0
+        self.full = False
+        self.before_answer: Callable[[int], Awaitable[None]] | None = None
+        self._seals = itertools.count(1)
 
-    async def credentials(self, account_id: str) -> Credentials:
-        if account_id not in self.stored:
+    def store(
+        self,
+        account_id: str,
+        credentials: Credentials,
+        state: AccountState = AccountState.CONNECTED,
+    ) -> None:
+        """What a connect does."""
+        seal = b"%d" % next(self._seals)
+        self.accounts[account_id] = StoredAccount(account_id, credentials, state, seal)
+
+    def move(self, account_id: str, state: AccountState) -> None:
+        """What a disconnect, or a refusal elsewhere, does."""
+        self.accounts[account_id] = replace(self.accounts[account_id], state=state)
+
+    async def read(self, account_id: str) -> StoredAccount:
+        self.reads += 1
+        found = self.accounts.get(account_id)
+        if self.before_answer is not None:
+            await self.before_answer(self.reads)
+        if found is None:
             raise AccountNotFound("no such account")
-        return self.stored[account_id]
+        return found
 
-    async def refused(self, account_id: str, refusal: LoginRefused) -> None:
+    async def refused(self, account: StoredAccount, refusal: LoginRefused) -> None:
         assert refusal.message
-        self.refusals.append(account_id)
+        self.refusals.append(account.account_id)
+        if self.full:
+            raise ServiceOverloaded("the database does not answer")
+        if self.accounts[account.account_id].seal == account.seal:
+            self.move(account.account_id, AccountState.LOGIN_FAILED)
 
 
 class FakeTerminals:
@@ -93,7 +121,7 @@ class Farm:
     def account(self, account_id: str, login: int = 1) -> AccountIdentity:
         identity = AccountIdentity(login, "Demo")
         self.passwords[identity] = "right"
-        self.credentials.stored[account_id] = Credentials(identity, Secret("right"))
+        self.credentials.store(account_id, Credentials(identity, Secret("right")))
         return identity
 
     async def ticket(self, account_id: str) -> str:
@@ -179,7 +207,12 @@ async def farm(redis_url: str) -> AsyncIterator[Farm]:
 
 @contextlib.asynccontextmanager
 async def running(
-    farm: Farm, redis_url: str, instance_id: str, **changes: Any
+    farm: Farm,
+    redis_url: str,
+    instance_id: str,
+    *,
+    ws_max_size: int = LARGEST_CLIENT_MESSAGE,
+    **changes: Any,
 ) -> AsyncIterator[Replica]:
     """A replica from its start to its end."""
     options: dict[str, Any] = {
@@ -201,7 +234,7 @@ async def running(
         host="127.0.0.1",
         port=0,
         ws=AbortableProtocol,
-        ws_max_size=LARGEST_CLIENT_MESSAGE,
+        ws_max_size=ws_max_size,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=2,

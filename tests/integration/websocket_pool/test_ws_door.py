@@ -1,10 +1,14 @@
 import asyncio
+import io
+import json
 import logging
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 from tests.integration.websocket_pool.conftest import (
     ORIGIN,
     Farm,
@@ -15,14 +19,17 @@ from tests.integration.websocket_pool.conftest import (
     running,
     until,
 )
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.state.redis import Control, LiveState, StateUnavailable
-from mt5kit.terminal.credentials import Credentials
+from mt5kit.telemetry.logs import configure_logs
 from mt5kit.testing.fake_terminal import make_position, make_snapshot
 from mt5kit.vault import SealBroken
+from websocket_pool.credentials import StoredAccount
+from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
 
 
@@ -66,6 +73,62 @@ async def test_any_other_first_message_is_4401(replica: Replica, said: str | byt
         assert client.close_code == 4401
 
 
+@pytest.mark.parametrize("ws_max_size", [LARGEST_CLIENT_MESSAGE, 1 << 20])
+async def test_messages_over_4_kib_close_1009_whatever_the_server_lets_through(
+    farm: Farm, redis_url: str, ws_max_size: int
+) -> None:
+    farm.account("acc-1")
+    async with running(farm, redis_url, "ws-1", ws_max_size=ws_max_size) as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        pad = "x" * LARGEST_CLIENT_MESSAGE
+        ticket = await farm.ticket("acc-1")
+        first = json.dumps({"type": "auth", "ticket": ticket, "pad": pad})
+        for query, said in (("", first), (None, json.dumps({"type": "ping", "pad": pad}))):
+            for form in (said, said.encode()):
+                async with one.watch("acc-1", query) as client:
+                    await client.send(form)
+                    with pytest.raises(ConnectionClosed):
+                        await receive_until(client, lambda _: False)
+                    assert client.close_code == 1009
+        # It was not even read.
+        async with one.watch("acc-1", f"ticket={ticket}") as client:
+            assert (await receive(client))["type"] == "connected"
+
+
+async def test_a_ticket_outlives_a_refusal_that_passes(farm: Farm, redis_url: str) -> None:
+    farm.account("acc-1")
+    async with (
+        running(farm, redis_url, "ws-1") as one,
+        running(farm, redis_url, "ws-2", most=(10, 1)) as two,
+    ):
+        await until(lambda: len(one.context.keeper.held) == len(two.context.keeper.held) == 1)
+        [theirs] = two.context.keeper.held
+        await farm.placement.reserve("acc-1", [theirs], 60)
+        query = f"ticket={await farm.ticket('acc-1')}"
+        assert await closed_with(one, "acc-1", query) == 1013
+        assert await closed_with(one, "acc-1", query) == 1013
+        async with two.watch("acc-1") as first:
+            await receive(first)
+            assert await closed_with(two, "acc-1", query) == 4429
+        await until(lambda: two.metric("ws_active_connections") == 0)
+        async with two.watch("acc-1", query) as client:
+            assert (await receive(client))["type"] == "connected"
+        assert await closed_with(two, "acc-1", query) == 4401
+
+
+@pytest.mark.parametrize("path", ["/ws/", "/ws/accounts/acc-1", "/ws/account/a/b", "/health/live"])
+async def test_a_handshake_to_no_socket_is_our_404(replica: Replica, path: str) -> None:
+    url = f"ws://127.0.0.1:{replica.port}{path}?ticket=x"
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(url, additional_headers={"X-Request-ID": "asked-1"})
+    response = refused.value.response
+    assert response.status_code == 404
+    body = json.loads(response.body or b"")
+    assert (body["success"], body["code"], body["request_id"]) == (False, "NOT_FOUND", "asked-1")
+    assert response.headers["X-Request-ID"] == "asked-1"
+    assert "ticket" not in body["error"]
+
+
 async def test_a_ticket_opens_its_own_account_only(replica: Replica) -> None:
     replica.farm.account("acc-1")
     replica.farm.account("acc-2", login=2)
@@ -106,10 +169,10 @@ async def test_the_owner_of_the_account_ends_its_streams(replica: Replica) -> No
 async def test_a_fault_of_ours_is_1011_and_tells_nothing(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(_: str) -> Credentials:
+    async def broken(_: str) -> StoredAccount:
         raise SealBroken("the seal is broken")
 
-    monkeypatch.setattr(replica.farm.credentials, "credentials", broken)
+    monkeypatch.setattr(replica.farm.credentials, "read", broken)
     async with replica.watch("acc-1") as client:
         with pytest.raises(ConnectionClosed):
             await receive(client)
@@ -178,17 +241,35 @@ async def _live(replica: Replica) -> LiveState | None:
         return None
 
 
-async def test_tickets_stay_out_of_the_log(
-    replica: Replica, caplog: pytest.LogCaptureFixture
-) -> None:
-    replica.farm.account("acc-1")
-    ticket = await replica.farm.ticket("acc-1")
-    with caplog.at_level(logging.INFO):
-        async with replica.watch("acc-1", f"ticket={ticket}") as client:
-            await receive(client)
-    uvicorns = [record.getMessage() for record in caplog.records if "uvicorn" in record.name]
-    assert any("/ws/account/acc-1" in text for text in uvicorns)
-    assert not any(ticket in text for text in uvicorns)
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What a process configured as ours are writes: our events and the libraries'."""
+    root, stream = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    configure_logs(stream)
+    # A logger that is kept would write here for ever.
+    structlog.configure(cache_logger_on_first_use=False)
+    yield stream
+    structlog.reset_defaults()
+    logging.basicConfig(handlers=handlers, level=level, force=True)
+
+
+async def test_tickets_stay_out_of_the_log(farm: Farm, redis_url: str, logged: io.StringIO) -> None:
+    farm.account("acc-1")
+    told = [await farm.ticket("acc-1")]
+    async with running(farm, redis_url, "ws-1") as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        async with one.watch("acc-1", f"ticket={told[0]}") as client:
+            told.append((await receive(client))["data"]["resume_ticket"])
+        told.append(await farm.ticket("acc-1"))
+        async with one.watch("acc-1", "") as client:
+            await client.send(f'{{"type":"auth","ticket":"{told[-1]}"}}')
+            told.append((await receive(client))["data"]["resume_ticket"])
+        assert await closed_with(one, "acc-1", f"ticket={told[0]}") == 4401
+    text = logged.getvalue()
+    assert "/ws/account/acc-1" in text
+    assert "stream_started" in text
+    assert not any(ticket in text for ticket in told)
 
 
 async def test_service_routes_answer(replica: Replica) -> None:
@@ -226,7 +307,13 @@ async def test_a_stalled_reader_delays_nobody_and_is_cut(farm: Farm, redis_url: 
             )
             # It has read nothing, and what was meant for it has been thrown away.
             await until(lambda: one.transports == 1)
+            terminal = await farm.terminal_of("acc-1")
+            await terminal.show(make_snapshot(me, make_position(7_000)))
+            last = await receive(healthy)
+            assert [row["ticket"] for row in last["data"]["opened"]] == [7_000]
+            taken.append(last)
         deaf.close()
+        assert len(taken) > 1
         assert [message["seq"] for message in taken] == list(range(1, len(taken) + 1))
         assert one.metric("ws_active_connections") <= 1
 

@@ -35,7 +35,7 @@ def simulated(simulate: Any) -> Any:
 @pytest.fixture
 async def linked(farm: Farm, redis_url: str, simulated: Any) -> AsyncIterator[Replica]:
     """A replica whose one stream terminal is simulated."""
-    farm.credentials.stored["acc-1"] = Credentials(ME, Secret("alpha-pass-1001"))
+    farm.credentials.store("acc-1", Credentials(ME, Secret("alpha-pass-1001")))
     terminals = LinkedTerminals.of(
         [simulated.terminals["s-1"].address],
         AddressGuard(["127.0.0.0/8"]),

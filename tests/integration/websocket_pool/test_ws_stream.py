@@ -1,3 +1,4 @@
+import itertools
 import json
 from typing import Any
 
@@ -20,6 +21,8 @@ from mt5kit.secret import Secret
 from mt5kit.state.redis import Control, LiveState
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.testing.fake_terminal import make_order, make_position, make_snapshot
+from websocket_pool.line import RING_BYTES
+from websocket_pool.mailbox import BACKLOG_BYTES
 from websocket_pool.session import SessionRules
 
 STATE = {"status", "position_update", "order_update", "account_update"}
@@ -132,6 +135,27 @@ async def test_silence_brings_heartbeats(farm: Farm, redis_url: str) -> None:
             assert beat["data"]["resume_ticket"]
 
 
+async def test_a_busy_account_hears_of_its_ticket_too(farm: Farm, redis_url: str) -> None:
+    me = farm.account("acc-1")
+    rules = SessionRules("ws-1", heartbeat_s=600, ticket_s=0.3)
+    async with running(farm, redis_url, "ws-1", rules=rules) as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        async with one.watch("acc-1") as client:
+            taken = await receive_until(client, is_type("snapshot"))
+            terminal = await farm.terminal_of("acc-1")
+            beats: list[dict[str, Any]] = []
+            for ticket in range(1, 100):
+                await terminal.show(make_snapshot(me, make_position(ticket)))
+                taken += await receive_until(client, is_type("position_update"))
+                beats = [one for one in taken if one["type"] == "heartbeat"]
+                if len(beats) > 1:
+                    break
+    assert beats[0]["data"]["resume_ticket"] == taken[0]["data"]["resume_ticket"]
+    # It stands where the line did when it was sent.
+    for before, beat in itertools.pairwise(taken):
+        assert beat["type"] != "heartbeat" or beat["seq"] == before["seq"]
+
+
 async def test_terminal_trouble_is_told_and_mends_itself(replica: Replica) -> None:
     me = replica.farm.account("acc-1")
     async with replica.watch("acc-1") as client:
@@ -173,7 +197,7 @@ async def test_a_lost_broker_is_told(replica: Replica) -> None:
 async def test_refused_credentials_are_tried_once_until_others_come(replica: Replica) -> None:
     farm = replica.farm
     me = farm.account("acc-1")
-    farm.credentials.stored["acc-1"] = Credentials(me, Secret("wrong"))
+    farm.credentials.store("acc-1", Credentials(me, Secret("wrong")))
     async with replica.watch("acc-1") as client:
         # Told by its message, or to a late comer in `connected`.
         refused = (await receive_until(client, is_login_failed))[-1]
@@ -186,7 +210,7 @@ async def test_refused_credentials_are_tried_once_until_others_come(replica: Rep
             assert greeting["data"]["status"]["state"] == "login_failed"
             assert (error["type"], error["data"]["code"]) == ("error", "MT5_LOGIN_FAILED")
         assert terminal.sign_ins == [me]
-        farm.credentials.stored["acc-1"] = Credentials(me, Secret("right"))
+        farm.credentials.store("acc-1", Credentials(me, Secret("right")))
         assert await farm.control.publish("acc-1", Control.CREDENTIALS) == 1
         told = await receive_until(client, lambda one: one["data"].get("state") == "connected")
         assert [one["type"] for one in told][-2:] == ["snapshot", "status"]
@@ -196,7 +220,7 @@ async def test_a_refused_password_is_not_tried_by_the_next_stream_either(
     farm: Farm, redis_url: str
 ) -> None:
     me = farm.account("acc-1")
-    farm.credentials.stored["acc-1"] = Credentials(me, Secret("wrong"))
+    farm.credentials.store("acc-1", Credentials(me, Secret("wrong")))
     async with running(farm, redis_url, "ws-1", idle_s=0.05) as one:
         await until(lambda: len(one.context.keeper.held) == 2)
         for _ in range(3):
@@ -292,6 +316,30 @@ async def test_a_reader_resumes_without_a_gap_or_gets_a_snapshot(replica: Replic
     async with replica.watch("acc-1", unknown) as client:
         assert (await receive(client))["data"]["resumed"] is False
         assert (await receive(client))["type"] == "snapshot"
+
+
+async def test_a_replay_too_large_for_the_mailbox_is_a_snapshot(replica: Replica) -> None:
+    me = replica.farm.account("acc-1")
+    async with replica.watch("acc-1") as client:
+        snapshot = (await receive_until(client, is_type("snapshot")))[-1]
+        terminal = await replica.farm.terminal_of("acc-1")
+        missed = 0
+        for step in range(1, 9):
+            crowd = [make_position(ticket, profit=step) for ticket in range(1, 200)]
+            await terminal.show(make_snapshot(me, *crowd))
+            missed += len(json.dumps(await receive(client), separators=(",", ":")))
+        assert BACKLOG_BYTES < missed < RING_BYTES
+        query = f"ticket={await replica.farm.ticket('acc-1')}"
+        since = f"&since={snapshot['epoch']}:"
+        async with replica.watch("acc-1", f"{query}{since}0") as other:
+            connected, state = await receive(other), await receive(other)
+            assert connected["data"]["resumed"] is False
+            assert (state["type"], state["seq"]) == ("snapshot", 8)
+            assert "conflated" not in state["data"]
+        query = f"ticket={await replica.farm.ticket('acc-1')}"
+        async with replica.watch("acc-1", f"{query}{since}7") as other:
+            assert (await receive(other))["data"]["resumed"] is True
+            assert (await receive(other))["seq"] == 8
 
 
 async def test_stopping_closes_with_1012_and_gives_everything_back(

@@ -216,7 +216,7 @@ def serve(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("kind", ["scenario", "key", "empty key", "host", "port"])
+@pytest.mark.parametrize("kind", ["scenario", "key", "empty key", "host", "port", "ready"])
 def test_what_cannot_start_says_so_in_one_line(kind: str, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("seed = [")
     (tmp_path / "empty").write_text("\n")
@@ -228,6 +228,7 @@ def test_what_cannot_start_says_so_in_one_line(kind: str, tmp_path: Path) -> Non
             "key": ((*free, "--key-file", str(tmp_path / "none")), "No such file"),
             "empty key": ((*free, "--key-file", str(tmp_path / "empty")), "is empty"),
             "host": ((*free, "--host", "0.0.0.0"), "only a loopback"),  # noqa: S104 - refused
+            "ready": ((*free, "--ready-file", str(tmp_path / "no" / "r")), "directory does not"),
             "port": (("--control-port", "0", "--port-base", str(port)), f"port {port}"),
         }[kind]
         done = serve(*arguments)
@@ -235,6 +236,16 @@ def test_what_cannot_start_says_so_in_one_line(kind: str, tmp_path: Path) -> Non
     assert done.stderr.startswith("terminal-sim: ")
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_ready_file_that_cannot_be_written_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "ready").mkdir()
+    ports = ("--port-base", "0", "--control-port", "0")
+    done = serve(*ports, "--ready-file", str(tmp_path / "ready"))
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert said == f"terminal-sim: {tmp_path / 'ready'}: Is a directory"
+    assert list(tmp_path.iterdir()) == [tmp_path / "ready"]
 
 
 @pytest.mark.parametrize(

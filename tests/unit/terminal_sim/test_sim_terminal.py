@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terminal_sim.arguments import mask
+from terminal_sim.bars import FIRST_S
 from terminal_sim.catalogue import catalogue
 from terminal_sim.frozen_sleep import hold_interpreter
 from terminal_sim.module import install
@@ -89,6 +90,16 @@ def test_answers_are_bounded(mt5: Any) -> None:
     assert len(bars) == 100_000
     assert bars["time"][-1] == mt5.copy_rates_from_pos("EURUSD", 1, 0, 1)["time"][0]
     assert len(mt5.copy_ticks_from("EURUSD", 10**9, 2**31 - 1, -1)) == 1_000_000
+
+
+def test_ticks_from_before_the_market_are_counted_from_its_first(mt5: Any) -> None:
+    first = mt5.copy_ticks_from("EURUSD", FIRST_S, 5, -1)
+    assert len(first) == 5
+    for early in (0, 10**8):
+        assert mt5.copy_ticks_from("EURUSD", early, 5, -1).tolist() == first.tolist()
+        found = mt5.copy_ticks_range("EURUSD", early, FIRST_S + 86_400, -1)
+        assert found[:5].tolist() == first.tolist()
+    assert len(mt5.copy_ticks_range("EURUSD", 0, FIRST_S - 1, -1)) == 0
 
 
 def test_no_ticks_are_trades(mt5: Any) -> None:

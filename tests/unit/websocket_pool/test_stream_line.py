@@ -20,9 +20,11 @@ from websocket_pool.diff import Status
 from websocket_pool.line import Line
 from websocket_pool.messages import Kind, Message
 from websocket_pool.pacer import NO_LULL_S, SPACING_S
+from websocket_pool.source import StreamOver
 from websocket_pool.stream import Stream
 
 ME = AccountIdentity(7, "Demo")
+OTHER = AccountIdentity(8, "Demo")
 NUMBERED = {kind.value for kind in Kind}
 
 
@@ -112,8 +114,9 @@ def look(
     positions: dict[int, float] | None = None,
     orders: tuple[int, ...] = (),
     online: bool = True,
+    identity: AccountIdentity = ME,
 ) -> Snapshot:
-    account = msgspec.structs.replace(make_account(ME), equity=equity)
+    account = msgspec.structs.replace(make_account(identity), equity=equity)
     held = tuple(make_position(ticket, profit) for ticket, profit in (positions or {}).items())
     return Snapshot(
         account,
@@ -193,6 +196,35 @@ def test_any_story_is_numbered_spaced_and_rebuilt(
         assert [json.loads(one.text)["seq"] for one in replayed] == list(
             range(1, scene.line.seq + 1)
         )
+
+
+whose = st.sampled_from([ME, OTHER, AccountIdentity(7, "Else")])
+sightings = st.lists(
+    st.tuples(st.floats(0, 0.3), st.builds(look, equity=st.floats(0, 9), identity=whose)),
+    min_size=2,
+    max_size=30,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(story=sightings)
+def test_a_line_is_of_one_identity(story: list[tuple[float, Snapshot]]) -> None:
+    scene = Scene()
+    mine = story[0][1].identity
+    for pause, seen in story:
+        scene.loop.advance(pause)
+        if seen.identity == mine:
+            scene.stream.see(seen)
+        else:
+            before = (scene.stream.look, scene.stream.as_of_ms, scene.expected())
+            with pytest.raises(StreamOver) as over:
+                scene.stream.see(seen)
+            assert over.value.code is CloseCode.RESTART
+            assert (scene.stream.look, scene.stream.as_of_ms, scene.expected()) == before
+    scene.loop.advance(1)
+    account = scene.client.state["account"]
+    assert (account["login"], account["server"]) == (mine.login, mine.server)
+    assert scene.client.state == scene.expected()
 
 
 def test_a_first_change_after_quiet_goes_out_at_once(scene: Scene) -> None:

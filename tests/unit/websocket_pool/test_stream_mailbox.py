@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from websocket_pool.mailbox import BACKLOG_BYTES, CONTROL_MESSAGES, Mailbox
+from websocket_pool.mailbox import BACKLOG_BYTES, CONTROL_MESSAGES, GREETING_BYTES, Mailbox
 from websocket_pool.messages import (
     Auth,
     BadMessage,
@@ -62,6 +62,28 @@ async def test_one_large_message_alone_is_no_backlog() -> None:
     mailbox.put(message(0, "connected"))
     mailbox.put(message(1, "snapshot", size=2 * BACKLOG_BYTES))
     assert [seq_of(await mailbox.take(1)) for _ in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000])
+async def test_a_replay_that_fits_leaves_whole(size: int) -> None:
+    mailbox = Mailbox(Shelf())
+    replay = [message(seq, size=size) for seq in range(1, BACKLOG_BYTES // size)]
+    while not mailbox.fits(replay):
+        replay.pop()
+    mailbox.put(message(0, "connected", size=GREETING_BYTES // 2))
+    for one in [*replay, message(len(replay) + 1, size=size)]:
+        mailbox.put(one)
+    taken = [seq_of(await mailbox.take(1)) for _ in range(len(replay) + 2)]
+    assert taken == list(range(len(replay) + 2))
+
+
+async def test_without_any_patience_what_is_there_is_taken() -> None:
+    mailbox = Mailbox(Shelf())
+    assert await mailbox.take(0) is None
+    for seq in range(1, 40):
+        mailbox.put(message(seq, size=20_000))
+    assert await mailbox.take(0) is not None
+    assert await mailbox.take(0) is None
 
 
 async def test_pongs_that_nobody_takes_are_bounded() -> None:

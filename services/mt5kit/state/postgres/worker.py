@@ -13,6 +13,13 @@ from mt5kit.state.postgres.rows import AccountError, StoredLogin, check_id, fetc
 InstanceType = Literal["websocket", "api", "hybrid"]
 
 
+class WorkerLogin(msgspec.Struct, frozen=True):
+    """Stored credentials, and the state of their account at the same moment."""
+
+    login: StoredLogin
+    state: AccountState
+
+
 class InstanceReport(msgspec.Struct, frozen=True):
     """What a replica tells of itself.
 
@@ -96,15 +103,21 @@ class WorkerStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def credentials(self, account_id: str) -> StoredLogin:
-        """The stored credentials, to log the account in.
+    async def credentials(self, account_id: str) -> WorkerLogin:
+        """The stored credentials, to log the account in if its state permits.
 
         Raises:
             AccountNotFound: There is no such account.
         """
         check_id(account_id)
         async with self._database.transaction(account_id=account_id) as connection:
-            return await fetch_login(connection, account_id)
+            state: str | None = await connection.fetchval(
+                # Until the login is read too, nobody changes either.
+                "SELECT state FROM accounts WHERE account_id = $1 FOR SHARE",
+                account_id,
+            )
+            known = AccountState(found(state, account_id))
+            return WorkerLogin(await fetch_login(connection, account_id), known)
 
     async def set_state(
         self,
@@ -112,22 +125,40 @@ class WorkerStore:
         state: AccountState,
         error: AccountError | None = None,
         *,
+        wrapped_key: bytes | None = None,
         logged_in: bool = False,
-    ) -> None:
+    ) -> bool:
         """Record where the account stands, why, and whether it has just logged in.
+
+        What its owner has disconnected stays so.
+
+        Args:
+            account_id: The caller's identifier.
+            state: Where it stands.
+            error: Why, if it is not well.
+            wrapped_key: Of the credentials this is about; nothing is recorded if they have been
+                replaced.
+            logged_in: Whether it has just logged in.
+
+        Returns:
+            Whether it was recorded.
 
         Raises:
             AccountNotFound: There is no such account, or no longer.
         """
         check_id(account_id)
         async with self._database.transaction(account_id=account_id) as connection:
-            changed = await connection.fetchval(
+            changed: bool | None = await connection.fetchval(
                 "UPDATE accounts SET state = $2, last_error = $3,"
                 " last_login = CASE WHEN $4 THEN now() ELSE last_login END"
-                " WHERE account_id = $1 RETURNING 1",
-                *(account_id, state.value, error and json_text(error), logged_in),
+                " WHERE account_id = $1 AND state <> 'disconnected'"
+                " AND ($5::bytea IS NULL OR wrapped_key = $5) RETURNING TRUE",
+                *(account_id, state.value, error and json_text(error), logged_in, wrapped_key),
             )
-        found(changed, account_id)
+            known: bool | None = changed or await connection.fetchval(
+                "SELECT FALSE FROM accounts WHERE account_id = $1", account_id
+            )
+        return found(known, account_id)
 
     async def touch_poll(self, account_id: str) -> None:
         """Record that the account has been looked at now. For once a minute, not for every look.

@@ -15,7 +15,7 @@ from mt5kit.state.redis.live import Frame, LiveState, LiveStore
 from mt5kit.state.redis.placement import PlacementStore, StreamPlacementStore
 from mt5kit.state.redis.probe import RedisProbe
 from mt5kit.state.redis.snapshots import CachedSnapshot, SnapshotCache
-from mt5kit.state.redis.tickets import TicketGrant, TicketStore
+from mt5kit.state.redis.tickets import Redeemed, TicketGrant, TicketStore
 
 __all__ = [
     "LEASE_TTL_MS",
@@ -31,6 +31,7 @@ __all__ = [
     "LiveState",
     "LiveStore",
     "PlacementStore",
+    "Redeemed",
     "Redis",
     "RedisFault",
     "RedisProbe",

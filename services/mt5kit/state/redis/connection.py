@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,12 +25,14 @@ MAX_CONNECTIONS = 32
 RETRY_AFTER_S = 2.0
 """A restarted Redis is back within seconds."""
 
-_BUSY = ("LOADING", "BUSY", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN")
-"""Refusals that pass by themselves."""
+_PASSING = re.compile(
+    r"(?:^|-)(?:LOADING|BUSY|MASTERDOWN|READONLY|CLUSTERDOWN|TRYAGAIN|MISCONF|NOREPLICAS) "
+)
+"""Refusals that pass by themselves, or when an operator frees a disk; bare, or in a script's."""
 
 
 class StateUnavailable(ServiceOverloaded):
-    """Redis is away, starting, or full."""
+    """Redis is away, starting, full, or takes no writes."""
 
 
 class RedisFault(InternalFault):
@@ -67,7 +70,7 @@ def answering() -> Iterator[None]:
 
     Raises:
         CancelledError: The task was cancelled meanwhile.
-        StateUnavailable: No answer, still loading, or no memory left.
+        StateUnavailable: No answer, still loading, no memory left, or no writes taken.
         RedisFault: The command was wrong.
     """
     task = asyncio.current_task()
@@ -90,8 +93,8 @@ def _refusal(text: str) -> StateUnavailable | RedisFault:
     # Inside a script the memory error arrives wrapped in the script's own.
     if "OOM " in text:
         return StateUnavailable("the state store is full", retry_after_s=RETRY_AFTER_S)
-    if text.startswith(_BUSY):
-        return StateUnavailable("the state store is starting", retry_after_s=RETRY_AFTER_S)
+    if _PASSING.search(text):
+        return StateUnavailable("the state store is not ready", retry_after_s=RETRY_AFTER_S)
     return RedisFault(f"Redis refused a command: {text}")
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from mt5kit.errors import TerminalUnavailable
 from mt5kit.state.keys import Role
-from mt5kit.state.redis.connection import StateUnavailable
+from mt5kit.state.redis.connection import RedisFault, StateUnavailable
 from mt5kit.state.redis.leases import LEASE_TTL_MS, Lease, LeaseStore
 
 _RENEWALS_PER_TTL = 4
@@ -130,8 +130,8 @@ class LeaseKeeper:
             await self._store.withdraw(self._plan.role, self._plan.owner)
             for lease in leases:
                 await self._store.release(lease)
-        except StateUnavailable as away:
-            self._log.warning("leases_left_to_run_out", error=away.message)
+        except (StateUnavailable, RedisFault) as failure:
+            self._log.warning("leases_left_to_run_out", error=failure.message)
 
     async def round(self) -> None:
         """Renew what is held, then bring it to the fair share.

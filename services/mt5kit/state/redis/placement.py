@@ -133,11 +133,6 @@ class PlacementStore(RedisStore):
         keys = (self._keys.placements(self._role),)
         return bool(await self._run(_REMOVE, keys, account_id, prefix))
 
-    async def sessions(self, terminal_id: str) -> frozenset[str]:
-        """The accounts placed on a terminal."""
-        members = await self._command("SMEMBERS", self._keys.sessions(self._role, terminal_id))
-        return frozenset(member.decode() for member in members)
-
 
 class StreamPlacementStore(RedisStore):
     """Streamed accounts: one to a terminal, for as long as somebody refreshes it.
@@ -178,8 +173,3 @@ class StreamPlacementStore(RedisStore):
         """The stream terminal reserved for an account."""
         terminal = await self._command("GET", self._keys.stream_of(account_id))
         return terminal.decode() if terminal else None
-
-    async def occupant(self, terminal_id: str) -> str | None:
-        """The account a stream terminal is reserved for."""
-        account = await self._command("GET", self._keys.occupant(terminal_id))
-        return account.decode() if account else None

@@ -17,7 +17,7 @@ if placed and placed ~= ARGV[4] then return 0 end
 local stored = redis.call('HMGET', KEYS[1], 'terminal', 'token', 'as_of')
 if stored[1] == ARGV[4] then
   if tonumber(stored[2]) > tonumber(ARGV[1]) then return 0 end
-  if stored[2] == ARGV[1] and tonumber(stored[3]) > tonumber(ARGV[3]) then return 1 end
+  if tonumber(stored[3]) > tonumber(ARGV[3]) then return 1 end
 end
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'as_of', ARGV[3], 'terminal', ARGV[4],
   'instance', ARGV[5], 'payload', ARGV[6])
@@ -41,7 +41,7 @@ class SnapshotCache(RedisStore):
     __slots__ = ()
 
     async def put(self, account_id: str, token: int, snapshot: CachedSnapshot) -> None:
-        """Keep a look for ten minutes; an older one of the same owner changes nothing.
+        """Keep a look for ten minutes; an older one of the same terminal changes nothing.
 
         Args:
             account_id: Whose look.

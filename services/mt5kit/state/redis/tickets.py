@@ -7,7 +7,8 @@ from typing import Literal
 import msgspec
 
 from mt5kit.errors import Unauthenticated
-from mt5kit.state.redis.connection import RedisStore
+from mt5kit.secret import Secret
+from mt5kit.state.redis.connection import Lua, RedisStore
 
 TICKET_TTL_S = 30.0
 """From the edge function's answer to the browser's handshake; a leaked URL is soon worthless."""
@@ -17,6 +18,13 @@ _TICKET_BYTES = 32
 
 _LONGEST = 128
 """Nothing of ours is longer, or other than ASCII; what is cannot be a ticket."""
+
+_REDEEM = Lua("""
+-- KEYS ticket
+local grant, left = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])
+redis.call('DEL', KEYS[1])
+return grant and {grant, left}
+""")
 
 Scope = Literal["account", "quotes"]
 
@@ -31,6 +39,14 @@ class TicketGrant(msgspec.Struct, frozen=True):
     user_id: str
     scope: Scope = "account"
     tier: str = "FREE"
+
+
+class Redeemed(msgspec.Struct, frozen=True):
+    """A ticket taken out of the store, and the milliseconds it had left to live."""
+
+    ticket: Secret
+    grant: TicketGrant
+    left_ms: int
 
 
 class TicketStore(RedisStore):
@@ -52,16 +68,23 @@ class TicketStore(RedisStore):
         await self._command("SET", self._key(ticket), value, "PX", round(ttl_s * 1000))
         return ticket
 
-    async def redeem(self, ticket: str) -> TicketGrant:
-        """What the ticket grants; it is worthless from here on.
+    async def redeem(self, ticket: str) -> Redeemed:
+        """What the ticket grants; it is worthless from here on, unless it is put back.
 
         Raises:
             Unauthenticated: It is unknown, used, or too old.
         """
-        grant = await self._command("GETDEL", self._key(ticket))
-        if grant is None:
+        answer = await self._run(_REDEEM, (self._key(ticket),))
+        if not answer:
             raise Unauthenticated("the ticket is unknown, used or expired")
-        return msgspec.json.decode(grant, type=TicketGrant)
+        grant = msgspec.json.decode(answer[0], type=TicketGrant)
+        return Redeemed(Secret(ticket), grant, int(answer[1]))
+
+    async def put_back(self, redeemed: Redeemed) -> None:
+        """Let a ticket that opened nothing open something yet, in what time it had left."""
+        value = msgspec.json.encode(redeemed.grant)
+        key = self._key(redeemed.ticket.reveal())
+        await self._command("SET", key, value, "PX", max(1, redeemed.left_ms))
 
     async def renew(self, ticket: str, ttl_s: float) -> bool:
         """Let an unused ticket live for another `ttl_s` from now; False if it is gone."""

@@ -76,10 +76,12 @@ class Member:
 
     async def restart(self) -> None:
         """Kill the process and return when its successor listens."""
-        self.listening.clear()
         self._hurry.set()
         if self._process:
             self._process.kill()
+            # Until it has ended, its own word that it listens may still be on the way.
+            await self._ended.wait()
+        self.listening.clear()
         await self.listening.wait()
 
     async def stop(self) -> None:

@@ -1,6 +1,5 @@
 """Middleware at the API's door: a valid key, within its rate."""
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,8 +8,9 @@ from starlette.websockets import WebSocket
 
 from api_pool.keys import ApiKeys
 from api_pool.limits import RateLimiter
-from mt5kit.errors import CallerError, Forbidden, NotFound, Unauthenticated
+from mt5kit.errors import CallerError, Forbidden, Unauthenticated
 from mt5kit.telemetry.errors_http import failure_response
+from mt5kit.telemetry.sockets import refuse_socket
 
 # What load balancers, Docker and Prometheus ask without a key (contracts §1, §5).
 OPEN_PATHS = ("/api/health", "/health/live", "/health/ready", "/metrics")
@@ -56,9 +56,7 @@ class KeyGate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection; sockets are refused, for the API has none."""
         if scope["type"] == "websocket":
-            error = NotFound("the API has no sockets; streams are under /ws/")
-            response = failure_response(error, uuid.uuid4().hex)
-            await WebSocket(scope, receive, send).send_denial_response(response)
+            await refuse_socket(WebSocket(scope, receive, send))
             return
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             try:

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from console.account_model import NUMBERED, AccountModel, Frame
 from console.api_client import ApiFailure, Problem
-from mt5kit.terminal.backoff import Backoff
+from mt5kit.backoff import Backoff
 
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 15.0

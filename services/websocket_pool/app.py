@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from mt5kit.telemetry.errors_http import install_failure_handlers
 from mt5kit.telemetry.http import Envelope, service_routes
+from mt5kit.telemetry.readiness import dependencies
 from websocket_pool.context import StreamContext
 from websocket_pool.routes.account import HideQuery, account_routes
 from websocket_pool.routes.missing import missing_routes
@@ -28,7 +29,7 @@ def create_app(context: StreamContext) -> FastAPI:
             await context.aclose()
 
     async def readiness() -> dict[str, object]:
-        return context.describe()
+        return context.describe() | {"dependencies": await dependencies(context.probes())}
 
     app = FastAPI(
         title="mt5-swarm streams",

@@ -17,11 +17,13 @@ from mt5kit.state.redis import (
     LeaseStore,
     LiveStore,
     Redis,
+    RedisProbe,
     StreamPlacementStore,
     TicketStore,
     open_redis,
 )
 from mt5kit.telemetry.http_metrics import HttpMetrics
+from mt5kit.telemetry.readiness import Probe
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard
@@ -164,6 +166,13 @@ class StreamContext:
             "instance_id": self.wiring.rules.instance_id,
             "terminals": {one: {"leased": one in held} for one in self.wiring.terminals.by_id},
         }
+
+    def probes(self) -> dict[str, Probe]:
+        """Of the parts this replica depends on."""
+        probes: dict[str, Probe] = {"redis": RedisProbe(self.wiring.redis, Keys()).ping}
+        if self.database is not None:
+            probes["postgres"] = self.database.ping
+        return probes
 
     def start(self) -> None:
         """Take leases, listen for orders, renew tickets."""

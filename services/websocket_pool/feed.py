@@ -7,10 +7,10 @@ from typing import Final, NoReturn
 
 import structlog
 
+from mt5kit.backoff import Backoff
 from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.brokers import Brokers
 from mt5kit.errors import LoginRefused, PollSuperseded, StaleToken, Unavailable, WrongAccount
-from mt5kit.terminal.backoff import Backoff
 from mt5kit.terminal.protocol import StreamTerminal
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.credentials import CredentialSource, StoredAccount

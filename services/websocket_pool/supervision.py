@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import structlog
 
-from mt5kit.terminal.backoff import Backoff
+from mt5kit.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 

@@ -1,9 +1,7 @@
 """What every HTTP request passes through: id, size limit, measurement, one log line."""
 
 import asyncio
-import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -18,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mt5kit.errors import InternalFault, PayloadTooLarge, ServiceOverloaded
 from mt5kit.telemetry.errors_http import failure_response
 from mt5kit.telemetry.http_metrics import HttpMetrics
+from mt5kit.telemetry.request_ids import request_id_of_scope
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +24,6 @@ log = structlog.get_logger(__name__)
 MAX_BODY_BYTES: Final = 64 * 1024
 # Read and thrown away, so that the sender of a body too large still reads our answer.
 MAX_DRAINED_BYTES: Final = 32 * 1024 * 1024
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TURN_KEY = "mt5.turn"
 
 
@@ -100,7 +98,7 @@ class _Exchange:
         self.began = time.perf_counter()
         self.scope = scope
         self.status = 0
-        self.request_id = _request_id(scope)
+        self.request_id = request_id_of_scope(scope)
         scope["mt5.request_id"] = self.request_id
         self._send = send
 
@@ -121,15 +119,6 @@ class _Exchange:
 
 class _ClientGone(Exception):
     """The client hung up before its request was whole."""
-
-
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given = value.decode("latin-1")
-            if _REQUEST_ID.fullmatch(given):
-                return str(given)
-    return uuid.uuid4().hex
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -9,8 +9,8 @@ from typing import Final, Protocol
 
 import structlog
 
+from mt5kit.backoff import Backoff
 from mt5kit.errors import ServiceOverloaded, TerminalTimeout, TerminalUnavailable
-from mt5kit.terminal.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 

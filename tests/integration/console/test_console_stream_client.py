@@ -18,7 +18,7 @@ from tests.integration.console.console_fakes import (
 
 from console.api_client import ApiClient, ApiFailure, Problem
 from console.stream_client import Phase, StreamClient
-from mt5kit.terminal.backoff import Backoff
+from mt5kit.backoff import Backoff
 
 PATIENCE_S = 10.0
 

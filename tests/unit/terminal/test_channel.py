@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from mt5kit.backoff import Backoff
 from mt5kit.errors import ServiceOverloaded, TerminalTimeout, TerminalUnavailable
-from mt5kit.terminal.backoff import Backoff
 from mt5kit.terminal.channel import MOST_WAITING, TIMEOUTS_TO_DROP, Channel
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from mt5kit.backoff import Backoff
 from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.broker_time import DEFAULT_RULE
 from mt5kit.domain.brokers import Brokers
 from mt5kit.errors import LoginRefused, ServiceOverloaded, TerminalUnavailable
 from mt5kit.secret import Secret
-from mt5kit.terminal.backoff import Backoff
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.testing.fake_terminal import FakeStreamTerminal, make_position, make_snapshot
 from websocket_pool.close_codes import CloseCode

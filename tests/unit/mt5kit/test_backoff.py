@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt5kit.terminal.backoff import Backoff
+from mt5kit.backoff import Backoff
 
 
 @given(st.integers(min_value=0, max_value=10_000), st.integers(min_value=1, max_value=100))

@@ -13,7 +13,8 @@ import structlog
 from api_pool.answers import Meta, age
 from api_pool.directory import AccountDirectory, KnownAccount
 from api_pool.fleet import Fleet
-from api_pool.reading import Looks, Reader
+from api_pool.looks import Looks
+from api_pool.reading import Reader
 from mt5kit.domain.accounts import AccountInfo
 from mt5kit.domain.brokers import Brokers
 from mt5kit.state.redis import Control, ControlChannel, StateUnavailable
@@ -123,8 +124,7 @@ class Connector:
         """
         async with self._one_at_a_time(account.account_id):
             await self._directory.disconnected(account)
-            await self._looks.placements.remove(account.account_id)
-            await self._looks.cache.drop(account.account_id)
+            await self._looks.forget(account.account_id)
             await self._control.publish(account.account_id, Control.DISCONNECT)
 
     @asynccontextmanager
@@ -136,12 +136,11 @@ class Connector:
     @asynccontextmanager
     async def _placed(self, account_id: str) -> AsyncIterator[str]:
         """A terminal for the account; a place made for a failed connect is given up again."""
-        placements = self._looks.placements
-        had = await placements.where(account_id)
-        terminal_id = await placements.place(account_id, self._fleet.terminal_ids)
+        had = await self._looks.placements.where(account_id)
+        terminal_id = await self._looks.place(account_id, self._fleet.terminal_ids)
         try:
             yield terminal_id
         except BaseException:
             if had is None:
-                await placements.remove(account_id)
+                await self._looks.forget(account_id)
             raise

@@ -12,7 +12,8 @@ from api_pool.fleet import Fleet
 from api_pool.gate import GateRules
 from api_pool.keys import ApiKeys
 from api_pool.limits import RateLimiter
-from api_pool.reading import Looks, Reader
+from api_pool.looks import Looks
+from api_pool.reading import Reader
 from api_pool.settings import ApiSettings
 from api_pool.streams import StreamAssigner
 from mt5kit.domain.brokers import Brokers

@@ -12,6 +12,7 @@ import structlog
 from api_pool.answers import Meta, Source, age
 from api_pool.directory import AccountDirectory, KnownAccount
 from api_pool.fleet import Fleet
+from api_pool.looks import Looks
 from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.brokers import Brokers
 from mt5kit.domain.history import HistoryQuery
@@ -21,9 +22,6 @@ from mt5kit.errors import LoginRefused, StaleToken, TerminalUnavailable, WrongAc
 from mt5kit.state.redis import (
     CachedSnapshot,
     LiveState,
-    LiveStore,
-    PlacementStore,
-    SnapshotCache,
     StateUnavailable,
 )
 from mt5kit.terminal.answers import DealsPage, OrdersPage
@@ -54,15 +52,6 @@ class HistoryRead:
     meta: Meta
 
 
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """Where looks are kept: streams' live states, API terminals' snapshots, and placements."""
-
-    live: LiveStore
-    cache: SnapshotCache
-    placements: PlacementStore
-
-
 class Reader:
     """Answers reads from the freshest source that is fresh enough.
 
@@ -87,7 +76,6 @@ class Reader:
         self._directory = directory
         self._looks = looks
         self._brokers = brokers
-        self._places: dict[str, str] = {}
 
     async def look(
         self, account: KnownAccount, max_age_ms: int, on_wait: Callable[[], None]
@@ -135,31 +123,23 @@ class Reader:
     async def keep(
         self, account_id: str, terminal_id: str, token: int, snapshot: Snapshot
     ) -> Snapshot:
-        """Put a terminal's look into the cache; gives it back with its UTC times.
-
-        What cannot be cached (the state store is away, or a newer owner has been there) makes the
-        next read slower and this one no worse.
-        """
+        """Put a terminal's look into the cache; gives it back with its UTC times."""
         seen = snapshot.in_utc(self._brokers.clock_of(snapshot.account.server))
-        cached = CachedSnapshot(
-            seen.seen_ms, terminal_id, self.instance_id, msgspec.json.encode(seen)
-        )
-        try:
-            await self._looks.cache.put(account_id, token, cached)
-        except (StateUnavailable, StaleToken) as unkept:
-            log.warning("look not cached", error=unkept.message)
+        payload = msgspec.json.encode(seen)
+        look = CachedSnapshot(seen.seen_ms, terminal_id, self.instance_id, payload)
+        await self._looks.keep(account_id, token, look)
         return seen
 
     async def _kept(self, account: KnownAccount, max_age_ms: int) -> Read | None:
         asked_ms = now_ms()
         try:
-            live = await self._looks.live.read(account.account_id)
+            live = await self._looks.live_of(account.account_id)
             if live is not None and max_age_ms == 0:
                 # For a streamed account the poller's next look is the turn (contracts §1).
                 live = await self._next_look(account.account_id, asked_ms)
             if live is not None and live.as_of_ms >= asked_ms - max_age_ms:
                 return self._read(account, "stream", live)
-            cached = await self._looks.cache.get(account.account_id)
+            cached = await self._looks.cached_of(account.account_id)
         except StateUnavailable as away:
             log.warning("reading without the state store", error=away.message)
             return None
@@ -170,7 +150,7 @@ class Reader:
     async def _next_look(self, account_id: str, after_ms: int) -> LiveState | None:
         deadline = time.monotonic() + NEXT_LOOK_TIMEOUT_S
         while time.monotonic() < deadline:
-            live = await self._looks.live.read(account_id)
+            live = await self._looks.live_of(account_id)
             if live is None or live.as_of_ms >= after_ms:
                 return live
             await asyncio.sleep(NEXT_LOOK_STEP_S)
@@ -207,15 +187,7 @@ class Reader:
         return Read(seen, self._turn_meta(account, terminal_id, seen.seen_ms, turn))
 
     async def _session(self, account: KnownAccount) -> tuple[str, TerminalSession]:
-        account_id = account.account_id
-        try:
-            terminal_id = await self._looks.placements.place(account_id, self._fleet.terminal_ids)
-        except StateUnavailable:
-            # Owners keep serving without the state store (contracts §6); the lease still guards.
-            terminal_id = self._places.get(account_id, "")
-            if not terminal_id:
-                raise
-        self._places[account_id] = terminal_id
+        terminal_id = await self._looks.place(account.account_id, self._fleet.terminal_ids)
         return terminal_id, self._fleet.session(terminal_id)
 
     async def _recorded(self, account: KnownAccount, turn: Awaitable[Turn[T]]) -> Turn[T]:

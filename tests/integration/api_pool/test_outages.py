@@ -1,5 +1,7 @@
 """Redis or Postgres away: owners keep serving, and readiness tells."""
 
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -38,3 +40,27 @@ def test_without_redis_an_owner_still_reads_its_terminals(
     finally:
         redis_server.start()
     assert api.get(path, fresh=1).status_code == 200
+
+
+def test_a_state_store_that_hangs_does_not_stop_an_owner(
+    api: Any, redis_server: EmbeddedRedis
+) -> None:
+    path = "/api/mt5/account/alpha/snapshot"
+    assert redis_server.pid is not None
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            answer = api.get(path, fresh=1)
+            assert answer.status_code == 200
+            assert answer.json()["account"]["login"] == 1001
+    finally:
+        os.kill(redis_server.pid, signal.SIGCONT)
+    until_answered(api)
+    assert api.get(path, fresh=1).status_code == 200
+
+
+def until_answered(api: Any) -> None:
+    for _ in range(200):
+        if api.client.get("/health/ready").json()["dependencies"]["redis"] == "ok":
+            return
+    raise AssertionError("Redis does not answer again")

@@ -114,7 +114,7 @@ class Connector:
             await self._looks.cache.drop(account_id)
             await self._control.publish(account_id, Control.CREDENTIALS)
         except StateUnavailable as away:
-            log.warning("new credentials not announced", error=away.message)
+            log.warning("credentials_not_announced", error=away.message)
 
     async def disconnect(self, account: KnownAccount) -> None:
         """End the session and the streams; the sealed credentials stay. Repeating it is harmless.

@@ -123,4 +123,4 @@ class AccountDirectory:
         try:
             await self._store.move_state(account.row, state, error)
         except DatabaseUnavailable as unwritten:
-            log.warning("state not recorded", state=state, error=unwritten.message)
+            log.warning("state_not_recorded", state=state, error=unwritten.message)

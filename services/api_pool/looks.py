@@ -64,7 +64,7 @@ class Looks:
         try:
             await self._asked(lambda: self.cache.put(account_id, token, look))
         except (StateUnavailable, StaleToken) as unkept:
-            log.warning("look not cached", error=unkept.message)
+            log.warning("look_not_cached", error=unkept.message)
 
     async def place(self, account_id: str, terminals: Sequence[str]) -> str:
         """The account's terminal, from memory while the state store is away.

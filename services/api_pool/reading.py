@@ -141,7 +141,7 @@ class Reader:
                 return self._read(account, "stream", live)
             cached = await self._looks.cached_of(account.account_id)
         except StateUnavailable as away:
-            log.warning("reading without the state store", error=away.message)
+            log.warning("read_without_state_store", error=away.message)
             return None
         if cached is not None and max_age_ms and cached.as_of_ms >= asked_ms - max_age_ms:
             return self._read(account, "cache", cached)

@@ -77,7 +77,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 def _log_fault(error: Mt5SwarmError) -> None:
     if isinstance(error, InternalFault):
-        log.error("fault of ours", code=error.code, error=error.message, exc_info=error)
+        log.error("internal_fault", code=error.code, error=error.message, exc_info=error)
 
 
 def _invalid_parameters(problems: Sequence[dict[str, object]]) -> InvalidParameters:

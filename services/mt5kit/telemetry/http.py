@@ -63,7 +63,7 @@ class Envelope:
             body = await _read_body(receive)
             await self._app(exchange.scope, _replay(body, receive), exchange.send)
         except _ClientGone:
-            log.info("client gone in the middle of its request")
+            log.info("client_gone")
         except PayloadTooLarge as too_large:
             await exchange.fail(failure_response(too_large, exchange.request_id))
         except asyncio.CancelledError:
@@ -71,7 +71,7 @@ class Envelope:
             await exchange.fail(failure_response(stopping, exchange.request_id))
             raise
         except Exception:
-            log.exception("unhandled fault", path=exchange.scope["path"])
+            log.exception("unhandled_fault", path=exchange.scope["path"])
             fault = InternalFault("unhandled")
             await exchange.fail(failure_response(fault, exchange.request_id))
 

@@ -192,10 +192,10 @@ class Channel:
                 await asyncio.get_running_loop().run_in_executor(self._executor, self._renew)
             except TerminalUnavailable as away:
                 pause = self._backoff.next_s()
-                log.info("terminal away", channel=self._name, why=away.message, retry_s=pause)
+                log.info("terminal_away", channel=self._name, why=away.message, retry_s=pause)
             except Exception:
                 pause = self._backoff.next_s()
-                log.exception("connecting failed", channel=self._name, retry_s=pause)
+                log.exception("connecting_failed", channel=self._name, retry_s=pause)
             else:
                 self._backoff.reset()
                 pause = IDLE_CHECK_S

@@ -137,7 +137,7 @@ class TerminalSession:
             self._metrics.switches.inc()
 
     def _account_gone(self) -> None:
-        log.warning("account gone from terminal", terminal=self.terminal.terminal_id)
+        log.warning("account_gone_from_terminal", terminal=self.terminal.terminal_id)
 
     async def _take_turn(self, work: Callable[[int], Awaitable[T]]) -> Turn[T]:
         if self._waiting >= MOST_WAITING:

@@ -69,7 +69,7 @@ async def test_a_fault_of_ours_is_logged_with_its_cause(client: httpx.AsyncClien
         await client.get("/thing/fault")
         await client.get("/thing/bug")
     errors = [event for event in events if event["log_level"] == "error"]
-    assert [event["event"] for event in errors] == ["fault of ours", "unhandled fault"]
+    assert [event["event"] for event in errors] == ["internal_fault", "unhandled_fault"]
     assert all(event["exc_info"] for event in errors)
 
 

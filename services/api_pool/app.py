@@ -41,7 +41,7 @@ def create_app(context: ProcessContext) -> FastAPI:
         title="mt5-swarm",
         version=version("mt5-swarm"),
         lifespan=lifespan,
-        docs_url="/api/docs",
+        docs_url=None,
         openapi_url="/api/openapi.json",
         redoc_url=None,
         redirect_slashes=False,

@@ -74,7 +74,7 @@ class AccountDirectory:
         """
         row = await self._store.get(user_id, account_id)
         if row is None:
-            raise AccountNotFound(f"no account {account_id}")
+            raise AccountNotFound(f"no account {account_id!r}")
         return KnownAccount(row)
 
     async def of_user(self, user_id: UUID) -> list[KnownAccount]:

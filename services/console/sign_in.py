@@ -120,6 +120,11 @@ def sign_in_routes(sign_in: SignIn) -> APIRouter:
             return sign_in.page()
         return sign_in.by_token(token, https=_https(request))
 
+    @router.head(LOGIN)
+    async def login_exists() -> Response:
+        # A link checker must not use the link up.
+        return Response()
+
     @router.post(LOGIN)
     async def login(request: Request) -> Response:
         fields = parse_qs((await request.body()).decode("utf-8", "replace"))

@@ -18,6 +18,7 @@ from rich.console import Console
 from local_stack.credentials import console_url, write_credentials
 from local_stack.embedded_process import EmbeddedServerError
 from local_stack.stack import RunningStack, bind, running_stack
+from local_stack.watch import watch
 from mt5kit.telemetry.logs import configure_logs
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
@@ -37,7 +38,7 @@ def run(
     """Run everything until Ctrl-C."""
     data_dir = data_dir.absolute()
     try:
-        with bind(port) as listener, _pid_file(data_dir), _logging_to(data_dir / "services.log"):
+        with _pid_file(data_dir), bind(port) as listener, _logging_to(data_dir / "services.log"):
             asyncio.run(_run(listener, accounts, data_dir))
     except EmbeddedServerError as failure:
         out.print(f"[bold red]error:[/] {failure}", markup=True)
@@ -93,7 +94,15 @@ async def _run(listener: socket.socket, accounts: int, data_dir: Path) -> None:
                 spinner.stop()
             _greet(stack, data_dir, time.monotonic() - began)
             ready = True
-            await ended.wait()
+            servers = stack.servers
+            databases = (servers.postgres, servers.redis)
+            watching = asyncio.create_task(watch(databases, servers.simulator, report))
+            waiting = asyncio.create_task(ended.wait())
+            await asyncio.wait((watching, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                await watching
+            watching.cancel()
+            await asyncio.wait((watching,))
     out.print("stopped; the data stays in " + str(data_dir))
 
 

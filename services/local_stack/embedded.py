@@ -150,6 +150,9 @@ class EmbeddedPostgres(EmbeddedServer):
         command = [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         if not all(_may_enter(user, path) for path in (binary, directory, self.socket_dir)):
             command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+            # PostgreSQL asks access(2) about its own programs; without this it ignores the
+            # capability of a process that is not root.
+            command.append("--securebits=+no_setuid_fixup")
         return [*command, "--", str(binary)]
 
 

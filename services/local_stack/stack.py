@@ -63,6 +63,7 @@ class RunningStack:
     connected: frozenset[str]
     control_url: str
     terminals: tuple[PlacedTerminal, ...]
+    servers: "Servers"
 
 
 class PortTaken(EmbeddedServerError):
@@ -137,6 +138,7 @@ async def running_stack(
             connected=connected,
             control_url=servers.simulator.ready().control_url,
             terminals=terminals,
+            servers=servers,
         )
         report("stopping")
 
@@ -279,7 +281,7 @@ async def _served(dispatcher: Dispatcher, listener: socket.socket) -> AsyncItera
 
 
 async def connect_accounts(base_url: str, demo: Demo) -> frozenset[str]:
-    """Connect the first accounts through the public API; their ids.
+    """Connect the first accounts through the public API; the ids of all that are connected.
 
     Raises:
         EmbeddedServerError: One cannot be connected.
@@ -289,7 +291,19 @@ async def connect_accounts(base_url: str, demo: Demo) -> frozenset[str]:
     ) as client:
         first = demo.accounts[:CONNECTED]
         await asyncio.gather(*(_connect(client, account) for account in first))
-    return frozenset(account.account_id for account in first)
+        states = [await _state(client, account) for account in demo.accounts]
+    return frozenset(
+        account.account_id
+        for account, state in zip(demo.accounts, states, strict=True)
+        if state == "connected"
+    )
+
+
+async def _state(client: httpx.AsyncClient, account: DemoAccount) -> str | None:
+    """The state of an account, None while the API does not know it."""
+    path = f"/api/mt5/account/{account.account_id}"
+    answer = await client.get(path, headers={"X-User-ID": str(account.user_id)})
+    return answer.json()["account"]["state"] if answer.is_success else None
 
 
 async def _connect(client: httpx.AsyncClient, account: DemoAccount) -> None:

@@ -16,6 +16,10 @@ RING_MS = 60_000
 """How much a reader may have missed and still resume, whichever is least (contracts §4)."""
 
 
+ORDER_CHANGES = ("placed", "removed", "modified")
+"""What somebody decided about pending orders; the rest is their market price."""
+
+
 class Numbered(msgspec.Struct, frozen=True):
     """A state message and its number. `at_ms` is when it was made, UTC epoch milliseconds."""
 
@@ -76,7 +80,10 @@ class Line:
         self._snapshots.clear()
         now = self._clock()
         ts_ms = now if kind is Kind.STATUS else newest.seen_ms
-        message = encode(kind.value, self.place, ts_ms, data, changed_ms=changed_ms)
+        # The mere price of a pending order waits for a lull on purpose: that is no delivery time.
+        decided = kind is not Kind.ORDERS or any(data[part] for part in ORDER_CHANGES)
+        seen_ms = changed_ms if decided else None
+        message = encode(kind.value, self.place, ts_ms, data, changed_ms=seen_ms)
         numbered = Numbered(self.seq, now, message)
         self._ring.append(numbered)
         self._ring_bytes += message.size

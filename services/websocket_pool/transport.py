@@ -4,6 +4,7 @@ uvicorn closes a client that reads nothing by `transport.close()`, which waits f
 bytes, that is, for ever. Give this class to `uvicorn.Config(ws=…)`.
 """
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 ABORT_EXTENSION = "mt5.abort"
@@ -17,3 +18,9 @@ class AbortableProtocol(WebSocketsSansIOProtocol):
         """Run the application with the extension in its scope."""
         self.scope["extensions"][ABORT_EXTENSION] = self.transport.abort  # type: ignore[assignment]  # uvicorn types only the extensions of the standard
         await super().run_asgi()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a refusal by an HTTP answer completes the handshake, which uvicorn forgets."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True

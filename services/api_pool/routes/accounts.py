@@ -26,7 +26,6 @@ from api_pool.routes.requests import (
 )
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.instants import iso_utc
-from mt5kit.errors import InvalidParameters
 from mt5kit.secret import Secret
 from mt5kit.telemetry.http import mark_turn
 from mt5kit.terminal.credentials import Credentials
@@ -51,9 +50,10 @@ class ConnectBody(BaseModel):
 
     @field_validator("password")
     @classmethod
-    def _no_nul(cls, password: SecretStr) -> SecretStr:
+    def _is_text(cls, password: SecretStr) -> SecretStr:
         if "\x00" in password.get_secret_value():
             raise ValueError("a password holds no NUL")
+        Secret(password.get_secret_value())
         return password
 
 
@@ -74,10 +74,7 @@ async def connect(
     mark_turn(request)
     context.account_limiter.admit(body.account_id)
     user = agreed_user(x_user_id, body.user_id)
-    try:
-        password = Secret(body.password.get_secret_value())
-    except ValueError as odd:
-        raise InvalidParameters(str(odd)) from odd
+    password = Secret(body.password.get_secret_value())
     connected = await context.connector.connect(
         user,
         body.account_id,

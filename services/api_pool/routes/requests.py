@@ -73,9 +73,18 @@ class AskedAccount:
 
 
 def account_in_path(
-    context: Context, user: User, account_id: Annotated[str, Path(pattern=ACCOUNT_ID)]
+    context: Context,
+    user: User,
+    account_id: Annotated[str, Path(pattern=ACCOUNT_ID)],
+    x_account_id: Annotated[str | None, Header()] = None,
 ) -> AskedAccount:
-    """The account named in the path."""
+    """The account named in the path.
+
+    Raises:
+        InvalidParameters: `X-Account-ID` names another.
+    """
+    if x_account_id not in (None, account_id):
+        raise InvalidParameters("X-Account-ID and the path name different accounts")
     return AskedAccount(context, user, account_id)
 
 

@@ -72,7 +72,10 @@ async def _http(request: Request, error: Exception) -> Response:
     failure = _of_status(error, request)
     failure.__cause__ = error
     _log_fault(failure)
-    return failure_response(failure, request_id_of(request))
+    response = failure_response(failure, request_id_of(request))
+    # Allow, on a 405.
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _log_fault(error: Mt5SwarmError) -> None:
@@ -83,11 +86,25 @@ def _log_fault(error: Mt5SwarmError) -> None:
 def _invalid_parameters(problems: Sequence[dict[str, object]]) -> InvalidParameters:
     # `input` and `ctx` would echo what was sent, a password perhaps.
     fields = [
-        {"field": ".".join(str(part) for part in _location(problem)), "problem": problem["msg"]}
+        {"field": ".".join(str(part) for part in _location(problem)), "problem": _sentence(problem)}
         for problem in problems
     ]
     first = fields[0] if fields else {"field": "request", "problem": "malformed"}
     return InvalidParameters(f"{first['field']}: {first['problem']}", details={"fields": fields})
+
+
+# What pydantic says of these speaks of patterns and dictionaries.
+_SENTENCES = {
+    "string_pattern_mismatch": "has characters, or a length, that it may not have",
+    "json_invalid": "is not JSON",
+    "dict_type": "is not a JSON object; send Content-Type: application/json",
+    "model_attributes_type": "is not a JSON object; send Content-Type: application/json",
+}
+
+
+def _sentence(problem: dict[str, object]) -> str:
+    own = _SENTENCES.get(str(problem["type"]))
+    return own or str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _location(problem: dict[str, object]) -> Sequence[object]:

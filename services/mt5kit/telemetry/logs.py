@@ -1,17 +1,20 @@
 """Structured logs: one JSON object a line, rendered once."""
 
 import logging
+import re
 from typing import TextIO
 
 import orjson
 import structlog
 
+_TOKEN = re.compile(r"""((?:ticket|token)["']?[=:]\s*["']?)[^&\s"']+""")
+
 
 def configure_logs(stream: TextIO, *, level: int = logging.INFO) -> None:
     """Send our events and the libraries' to `stream` as JSON lines.
 
-    Call it once, where a process starts. Nothing sensitive is filtered here: secrets are of
-    type `Secret`, which prints as stars, and access logs carry no query strings.
+    Call it once, where a process starts. Secrets are of type `Secret`, which does not show itself,
+    and our access log has no query strings; what libraries log of URLs loses its tokens here.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -22,6 +25,7 @@ def configure_logs(stream: TextIO, *, level: int = logging.INFO) -> None:
         processors=[
             *shared,
             structlog.processors.format_exc_info,
+            hide_tokens,
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -35,6 +39,7 @@ def configure_logs(stream: TextIO, *, level: int = logging.INFO) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                hide_tokens,
                 structlog.processors.JSONRenderer(serializer=_dumps),
             ],
         )
@@ -43,6 +48,16 @@ def configure_logs(stream: TextIO, *, level: int = logging.INFO) -> None:
     for chatty in ("httpx", "httpcore", "websockets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.basicConfig(handlers=[handler], level=level, force=True)
+
+
+def hide_tokens(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Take tickets and tokens out of whatever text a library logs, URLs above all."""
+    for key, value in event.items():
+        if isinstance(value, str) and ("ticket" in value or "token" in value):
+            event[key] = _TOKEN.sub(r"\1…", value)
+    return event
 
 
 def _dumps(event: object, **_options: object) -> str:

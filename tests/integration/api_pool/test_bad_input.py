@@ -141,6 +141,36 @@ def test_a_connect_without_a_field_is_refused(api: Any, missing: str) -> None:
     check_shape(api.post("/api/mt5/connect", body), 422)
 
 
+def test_an_account_in_the_header_must_be_that_of_the_path(api: Any) -> None:
+    headers = api.headers() | {"X-Account-ID": "beta"}
+    check_shape(api.client.get("/api/mt5/account/alpha", headers=headers), 422)
+
+
+def test_a_refused_method_names_those_allowed(api: Any) -> None:
+    answer = api.client.put("/api/mt5/accounts", headers=api.headers())
+    check_shape(answer, 405)
+    assert answer.headers["Allow"] == "GET"
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"{", "is not JSON"),
+        (b'"text"', "send Content-Type: application/json"),
+        (b'{"account_id": "a b", "login": 1, "password": "x", "server": "s"}', "may not have"),
+        (b'{"account_id": "a", "login": 1, "password": "\\u0000", "server": "s"}', "no NUL"),
+        (b'{"account_id": "a", "login": 1, "password": "\\ud800", "server": "s"}', "Unicode"),
+    ],
+)
+def test_refusals_speak_to_a_person(api: Any, raw: bytes, said: str) -> None:
+    headers = api.headers() | {"Content-Type": "application/json"}
+    answer = api.client.post("/api/mt5/connect", content=raw, headers=headers)
+    body = check_shape(answer, 422)
+    assert said in body["error"]
+    assert "pattern" not in body["error"]
+    assert body["details"]["fields"]
+
+
 def test_users_in_header_and_body_must_agree(api: Any) -> None:
     body = GOOD | {"user_id": str(uuid4())}
     assert "differ" in check_shape(api.post("/api/mt5/connect", body), 422)["error"]

@@ -194,6 +194,32 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     assert refused.stderr == ""
 
 
+def test_a_database_that_dies_is_started_again(first: Run) -> None:
+    for name in ("redis", "postgres"):
+        pid = int((first.data / name / "server.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        psutil.wait_procs([p for p in first.family() if p.pid == pid], timeout=10)
+    deadline = time.monotonic() + 60
+    while not healthy(first):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert first.get("/api/mt5/account/demo-1/info?fresh=1")["success"] is True
+
+
+def healthy(run: Run) -> bool:
+    ready = httpx.get(run.credentials["base_url"] + "/health/ready", timeout=30).json()
+    return set(ready["dependencies"].values()) == {"ok"}
+
+
+def test_a_link_checker_neither_uses_the_link_nor_logs_it(first: Run) -> None:
+    url = json.loads((first.data / "console.json").read_text())["url"]
+    assert httpx.head(url).status_code == 200
+    httpx.put(url)
+    token = url.rpartition("=")[2]
+    assert token not in (first.data / "services.log").read_text()
+    assert httpx.get(url).status_code == 200
+
+
 def test_ctrl_c_ends_every_process_and_a_second_start_finds_the_data(first: Run) -> None:
     assert len(first.family()) > 22
     before = first.get("/api/mt5/account/demo-1/history/deals?limit=1000")["deals"]

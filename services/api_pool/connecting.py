@@ -3,19 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import structlog
 
-from api_pool.answers import Meta, age
+from api_pool.answers import ConnectAnswer
 from api_pool.directory import AccountDirectory, KnownAccount
 from api_pool.fleet import Fleet
 from api_pool.looks import Looks
 from api_pool.reading import Reader
-from mt5kit.domain.accounts import AccountInfo
 from mt5kit.domain.brokers import Brokers
 from mt5kit.state.redis import Control, ControlChannel, StateUnavailable
 from mt5kit.terminal.credentials import Credentials
@@ -24,16 +22,6 @@ log = structlog.get_logger(__name__)
 
 # The broker's 15 s, and what it takes to tell of it.
 LOGIN_OVERHEAD_S: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """What connecting an account gave."""
-
-    account_id: str
-    terminal_id: str
-    account: AccountInfo
-    meta: Meta
 
 
 class Connector:
@@ -69,7 +57,9 @@ class Connector:
         self._login_timeout_s = login_timeout_s
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def connect(self, user_id: UUID, account_id: str, credentials: Credentials) -> Connected:
+    async def connect(
+        self, user_id: UUID, account_id: str, credentials: Credentials
+    ) -> ConnectAnswer:
         """Log the account in, then keep its credentials; what fails leaves nothing behind.
 
         Raises:
@@ -91,18 +81,13 @@ class Connector:
             await self._directory.save(user_id, account_id, proven)
             await self._announce(account_id)
             seen = await self._reader.keep(account_id, terminal_id, turn.token, turn.value)
-        as_of, age_ms = age(seen.seen_ms)
-        meta = Meta(
+        return ConnectAnswer(
             account_id=account_id,
-            terminal_id=terminal_id,
             instance_id=self._reader.instance_id,
-            source="terminal",
-            as_of=as_of,
-            age_ms=age_ms,
-            queue_wait_ms=round(turn.queue_wait_ms, 2),
-            broker_ms=round(turn.broker_ms, 2),
+            terminal_id=terminal_id,
+            account=seen.account,
+            meta=self._reader.turn_meta(account_id, terminal_id, seen.seen_ms, turn),
         )
-        return Connected(account_id, terminal_id, seen.account, meta)
 
     async def _announce(self, account_id: str) -> None:
         """Drop what was seen under older credentials, and tell whoever streams the account.
@@ -142,5 +127,12 @@ class Connector:
             yield terminal_id
         except BaseException:
             if had is None:
-                await self._looks.forget(account_id)
+                await self._give_up_place(account_id)
             raise
+
+    async def _give_up_place(self, account_id: str) -> None:
+        """Forget the place; why the connect failed matters more than that this failed too."""
+        try:
+            await self._looks.forget(account_id)
+        except StateUnavailable as away:
+            log.warning("place_not_given_up", error=away.message)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -13,18 +13,19 @@ from api_pool.answers import Meta, Source, age
 from api_pool.directory import AccountDirectory, KnownAccount
 from api_pool.fleet import Fleet
 from api_pool.looks import Looks
-from mt5kit.domain.accounts import AccountState
+from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.brokers import Brokers
-from mt5kit.domain.history import HistoryQuery
+from mt5kit.domain.history import HistoryPage, HistoryQuery, Row
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot
+from mt5kit.domain.trades import Deal, Order
 from mt5kit.errors import LoginRefused, StaleToken, TerminalUnavailable, WrongAccount
 from mt5kit.state.redis import (
     CachedSnapshot,
     LiveState,
     StateUnavailable,
 )
-from mt5kit.terminal.answers import DealsPage, OrdersPage
+from mt5kit.terminal.protocol import AccountTerminal
 from mt5kit.terminal.session import TerminalSession, Turn
 
 log = structlog.get_logger(__name__)
@@ -45,10 +46,10 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryRead:
+class HistoryRead(Generic[Row]):
     """A page of history, and what is to be said of its origin."""
 
-    page: DealsPage | OrdersPage
+    page: HistoryPage[Row]
     meta: Meta
 
 
@@ -101,24 +102,38 @@ class Reader:
         on_wait()
         return await self._turn(account)
 
-    async def history(self, account: KnownAccount, kind: str, query: HistoryQuery) -> HistoryRead:
-        """A page of deals or orders of the past; raises as `look` does."""
+    async def deals(self, account: KnownAccount, query: HistoryQuery) -> HistoryRead[Deal]:
+        """A page of deals of the past; raises as `look` does."""
+        return await self._history(account, query, lambda terminal: terminal.deals)
+
+    async def orders(self, account: KnownAccount, query: HistoryQuery) -> HistoryRead[Order]:
+        """A page of finished orders of the past; raises as `look` does."""
+        return await self._history(account, query, lambda terminal: terminal.orders)
+
+    async def _history(
+        self,
+        account: KnownAccount,
+        query: HistoryQuery,
+        read_of: Callable[
+            [AccountTerminal],
+            Callable[[int, AccountIdentity, HistoryQuery], Awaitable[HistoryPage[Row]]],
+        ],
+    ) -> HistoryRead[Row]:
         account.require_connected()
         terminal_id, session = await self._session(account)
-        read = session.terminal.deals if kind == "deals" else session.terminal.orders
-
-        async def work(token: int) -> DealsPage | OrdersPage:
-            return await read(token, account.identity, query)
-
+        read = read_of(session.terminal)
         turn = await self._recorded(
             account,
-            session.read(account.identity, lambda: self._directory.credentials(account), work),
+            session.read(
+                account.identity,
+                lambda: self._directory.credentials(account),
+                lambda token: read(token, account.identity, query),
+            ),
         )
         clock = self._brokers.clock_of(account.identity.server)
-        page = msgspec.structs.replace(
-            turn.value, rows=tuple(row.in_utc(clock) for row in turn.value.rows)
-        )
-        return HistoryRead(page, self._turn_meta(account, terminal_id, now_ms(), turn))
+        rows = tuple(row.in_utc(clock) for row in turn.value.rows)
+        page = HistoryPage(rows, turn.value.more)
+        return HistoryRead(page, self.turn_meta(account.account_id, terminal_id, now_ms(), turn))
 
     async def keep(
         self, account_id: str, terminal_id: str, token: int, snapshot: Snapshot
@@ -184,7 +199,7 @@ class Reader:
             session.look(account.identity, lambda: self._directory.credentials(account)),
         )
         seen = await self.keep(account.account_id, terminal_id, turn.token, turn.value)
-        return Read(seen, self._turn_meta(account, terminal_id, seen.seen_ms, turn))
+        return Read(seen, self.turn_meta(account.account_id, terminal_id, seen.seen_ms, turn))
 
     async def _session(self, account: KnownAccount) -> tuple[str, TerminalSession]:
         terminal_id = await self._looks.place(account.account_id, self._fleet.terminal_ids)
@@ -209,12 +224,11 @@ class Reader:
             await self._directory.note(account, state)
         return result
 
-    def _turn_meta(
-        self, account: KnownAccount, terminal_id: str, as_of_ms: int, turn: Turn[T]
-    ) -> Meta:
+    def turn_meta(self, account_id: str, terminal_id: str, as_of_ms: int, turn: Turn[T]) -> Meta:
+        """What is to be said of an answer that a turn gave."""
         as_of, age_ms = age(as_of_ms)
         return Meta(
-            account_id=account.account_id,
+            account_id=account_id,
             terminal_id=terminal_id,
             instance_id=self.instance_id,
             source="terminal",

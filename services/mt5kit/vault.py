@@ -158,7 +158,6 @@ class Vault:
     def seal(self, secret: Secret, binding: AccountBinding) -> Sealed:
         """Seal a secret for an account, under the active key and a new data key."""
         data_key = secrets.token_bytes(_KEY_BYTES)
-        # Never in a variable: tracebacks with locals would show it.
         ciphertext = _encrypt(data_key, secret.reveal().encode(), binding.associated_data("data"))
         return self._wrapped(data_key, ciphertext, binding)
 

@@ -22,7 +22,7 @@ POLL_S: Final = 1.0
 """An unchanged account answers this often, which is how fresh REST may call it."""
 
 MISLED_S: Final = 900.0
-"""A terminal that logs in as somebody else does so again: four logins an hour harm no broker."""
+"""A terminal that logs in as somebody else does so again; this makes four logins an hour."""
 
 log = structlog.get_logger(__name__)
 

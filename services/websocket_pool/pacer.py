@@ -8,7 +8,7 @@ SPACING_S = 0.1
 """At most 10 state messages a second and account (contracts §4)."""
 
 PATIENCE_S = 0.4
-"""After this even a structural change waits for its turn, so that nothing misses 500 ms."""
+"""After this whoever has waited goes before structural changes, so that nothing starves."""
 
 LULL_S = 0.5
 """The market price of pending orders, which nobody decided, is told in a lull this long …"""

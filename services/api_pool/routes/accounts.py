@@ -12,7 +12,6 @@ from api_pool.answers import (
     AccountDetail,
     AccountEntry,
     AccountsAnswer,
-    ConnectAnswer,
     DoneAnswer,
     answer,
 )
@@ -75,20 +74,8 @@ async def connect(
     context.account_limiter.admit(body.account_id)
     user = agreed_user(x_user_id, body.user_id)
     password = Secret(body.password.get_secret_value())
-    connected = await context.connector.connect(
-        user,
-        body.account_id,
-        Credentials(AccountIdentity(body.login, body.server), password),
-    )
-    return answer(
-        ConnectAnswer(
-            account_id=connected.account_id,
-            instance_id=context.settings.instance_id,
-            terminal_id=connected.terminal_id,
-            account=connected.account,
-            meta=connected.meta,
-        )
-    )
+    credentials = Credentials(AccountIdentity(body.login, body.server), password)
+    return answer(await context.connector.connect(user, body.account_id, credentials))
 
 
 @router.post("/disconnect")

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from api_pool.answers import DealsAnswer, OrderHistoryAnswer, answer
 from api_pool.routes.requests import AccountInPath, Context, SymbolFilter
 from mt5kit.domain.brokers import Brokers
-from mt5kit.domain.history import Cursor, HistoryQuery
+from mt5kit.domain.history import HistoryQuery
 from mt5kit.domain.instants import now_ms, parse_instant_ms
-from mt5kit.domain.trades import Deal, Order
+from mt5kit.domain.trades import Cursor
 from mt5kit.errors import InvalidParameters
 from mt5kit.telemetry.http import mark_turn
 
@@ -66,10 +66,9 @@ async def deals(
     mark_turn(request)
     account = await asked.find()
     query = page.query(context.brokers, account.identity.server)
-    read = await context.reader.history(account, "deals", query)
-    rows = [row for row in read.page.rows if isinstance(row, Deal)]
-    last = (rows[-1].time_msc, rows[-1].ticket) if rows and read.page.more else None
-    return answer(DealsAnswer(deals=rows, next_cursor=encode_cursor(last), meta=read.meta))
+    read = await context.reader.deals(account, query)
+    cursor = encode_cursor(read.page.next_cursor)
+    return answer(DealsAnswer(deals=read.page.rows, next_cursor=cursor, meta=read.meta))
 
 
 @router.get("/orders")
@@ -80,10 +79,9 @@ async def orders(
     mark_turn(request)
     account = await asked.find()
     query = page.query(context.brokers, account.identity.server)
-    read = await context.reader.history(account, "orders", query)
-    rows = [row for row in read.page.rows if isinstance(row, Order)]
-    last = (rows[-1].time_done_msc, rows[-1].ticket) if rows and read.page.more else None
-    return answer(OrderHistoryAnswer(orders=rows, next_cursor=encode_cursor(last), meta=read.meta))
+    read = await context.reader.orders(account, query)
+    cursor = encode_cursor(read.page.next_cursor)
+    return answer(OrderHistoryAnswer(orders=read.page.rows, next_cursor=cursor, meta=read.meta))
 
 
 def encode_cursor(cursor: Cursor | None) -> str | None:

@@ -4,11 +4,14 @@ The raw times (`time`, `time_msc`, …) are the broker's wall clock written as a
 `*_utc` strings are ISO-8601 with milliseconds, None where the raw time is 0 ("never").
 """
 
-from typing import Self
+from typing import Self, TypeAlias
 
 import msgspec
 
 from mt5kit.domain.broker_time import BrokerClock
+
+# (milliseconds, ticket) of a row of history: unique, and in the order of history.
+Cursor: TypeAlias = tuple[int, int]
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -76,6 +79,11 @@ class Order(msgspec.Struct, frozen=True):
     time_done_utc: str | None = None
     time_expiration_utc: str | None = None
 
+    @property
+    def cursor(self) -> Cursor:
+        """Its place in the history of finished orders."""
+        return self.time_done_msc, self.ticket
+
     def in_utc(self, clock: BrokerClock) -> Self:
         """The same order with its UTC times filled in."""
         return msgspec.structs.replace(
@@ -108,6 +116,11 @@ class Deal(msgspec.Struct, frozen=True):
     comment: str
     external_id: str
     time_utc: str | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        """Its place in the history of deals."""
+        return self.time_msc, self.ticket
 
     def in_utc(self, clock: BrokerClock) -> Self:
         """The same deal with its UTC time filled in."""

@@ -23,7 +23,7 @@ import MetaTrader5 as mt5  # noqa: N813 - the name every user of the module give
 
 # Never renamed: two versions of this file in one process must share one fence.
 FENCE = "_mt5_swarm_fence"
-# A login right after another, a tick between two reads: three looks settle either, or nothing does.
+# A tick between two reads spoils a look; in three tries one is whole unless the market never rests.
 COHERENT_LOOKS = 3
 # Looking may cost a tenth of the terminal's time: sleep nine times as long as a look takes.
 IDLE_PER_LOOK = 9
@@ -183,12 +183,14 @@ class Agent:
         """Sleep and look until the state differs from look `since`, or the time is over."""
         deadline = time.monotonic() + timeout_s
         while True:
-            began = time.perf_counter()
             with self.fence.lock:
+                # From here: waiting for somebody else's login is not what a look costs.
+                began = time.perf_counter()
                 self.check_token(token)
                 if self.generation != self.fence.generation:
                     raise Refusal("superseded", "a newer poll has begun")
                 look = self.guarded(login, server, coherent_look)
+                cost = time.perf_counter() - began
             if self.seen != look:
                 self.seen = look
                 self.looks += 1
@@ -196,7 +198,6 @@ class Agent:
             left = deadline - time.monotonic()
             if version != since or left <= 0:
                 return {"version": version, "snapshot": look_as_json(look)}
-            cost = time.perf_counter() - began
             time.sleep(min(max(step_s, IDLE_PER_LOOK * cost), left))
 
 

@@ -6,7 +6,6 @@ from typing import TypeVar
 import msgspec
 
 from mt5kit.domain.snapshots import Snapshot
-from mt5kit.domain.trades import Deal, Order
 from mt5kit.errors import (
     BrokerTimeout,
     CallFailed,
@@ -52,20 +51,6 @@ class SignedIn(msgspec.Struct, frozen=True):
 
     logged_in: bool
     snapshot: Snapshot
-
-
-class DealsPage(msgspec.Struct, frozen=True):
-    """Deals, newest first; `more` says that older ones lie behind the last."""
-
-    rows: tuple[Deal, ...]
-    more: bool
-
-
-class OrdersPage(msgspec.Struct, frozen=True):
-    """Historical orders, newest first; `more` says that older ones lie behind the last."""
-
-    rows: tuple[Order, ...]
-    more: bool
 
 
 class PollOpened(msgspec.Struct, frozen=True):

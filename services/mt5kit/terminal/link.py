@@ -6,8 +6,9 @@ from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 from mt5kit.domain.accounts import AccountIdentity
-from mt5kit.domain.history import HistoryQuery
+from mt5kit.domain.history import HistoryPage, HistoryQuery
 from mt5kit.domain.snapshots import Snapshot
+from mt5kit.domain.trades import Deal, Order
 from mt5kit.errors import (
     BrokerTimeout,
     LoginRefused,
@@ -21,9 +22,7 @@ from mt5kit.errors import (
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
 from mt5kit.terminal.answers import (
-    DealsPage,
     Look,
-    OrdersPage,
     PollOpened,
     SignedIn,
     decode,
@@ -127,10 +126,10 @@ class TerminalLink:
         query: HistoryQuery,
         *,
         deadline_s: float = READ_DEADLINE_S,
-    ) -> DealsPage:
+    ) -> HistoryPage[Deal]:
         """See `AccountTerminal.deals`."""
         args = _history_args(identity, "deals", query)
-        return await self._ask(self._calls, DealsPage, "history", token, args, deadline_s)
+        return await self._ask(self._calls, HistoryPage[Deal], "history", token, args, deadline_s)
 
     async def orders(
         self,
@@ -139,10 +138,10 @@ class TerminalLink:
         query: HistoryQuery,
         *,
         deadline_s: float = READ_DEADLINE_S,
-    ) -> OrdersPage:
+    ) -> HistoryPage[Order]:
         """See `AccountTerminal.orders`."""
         args = _history_args(identity, "orders", query)
-        return await self._ask(self._calls, OrdersPage, "history", token, args, deadline_s)
+        return await self._ask(self._calls, HistoryPage[Order], "history", token, args, deadline_s)
 
     async def wait_changes(
         self,

@@ -3,9 +3,10 @@
 from typing import Protocol
 
 from mt5kit.domain.accounts import AccountIdentity
-from mt5kit.domain.history import HistoryQuery
+from mt5kit.domain.history import HistoryPage, HistoryQuery
 from mt5kit.domain.snapshots import Snapshot
-from mt5kit.terminal.answers import DealsPage, Look, OrdersPage
+from mt5kit.domain.trades import Deal, Order
+from mt5kit.terminal.answers import Look
 from mt5kit.terminal.credentials import Credentials
 
 # A login takes 1.5 s and more; a broker far away may need this much.
@@ -59,7 +60,7 @@ class AccountTerminal(Protocol):
         query: HistoryQuery,
         *,
         deadline_s: float = READ_DEADLINE_S,
-    ) -> DealsPage:
+    ) -> HistoryPage[Deal]:
         """One page of the account's deals."""
 
     async def orders(
@@ -69,7 +70,7 @@ class AccountTerminal(Protocol):
         query: HistoryQuery,
         *,
         deadline_s: float = READ_DEADLINE_S,
-    ) -> OrdersPage:
+    ) -> HistoryPage[Order]:
         """One page of the account's historical orders."""
 
 

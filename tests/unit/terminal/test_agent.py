@@ -255,6 +255,50 @@ def test_the_poll_answers_at_once_then_waits_for_a_change(
     assert changed["snapshot"]["account"]["equity"] == 11.0
 
 
+def test_waiting_for_a_login_is_not_what_a_look_costs(load: Callable[[], Any]) -> None:
+    """Or the poll would sleep nine times as long as somebody else's login took."""
+    agent = load()
+    instance = agent.Agent()
+    call(agent, instance, "open_poll", 5)
+    version = poll(agent, instance, "", 60)["answer"]["version"]
+    clock = FakeClock()
+    agent.time = clock
+    instance.fence.lock = SlowLock(clock)
+    poll(agent, instance, version, 60)
+    assert clock.slept
+    assert set(clock.slept[:-1]) == {0.001}
+
+
+class FakeClock:
+    """Moves only when slept on; stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class SlowLock:
+    """Held by a login of 10 s whenever somebody comes."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    def __enter__(self) -> None:
+        self.clock.now += 10
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+
 def waiting_poll(load: Callable[[], Any], then: Callable[[Any, Any], None]) -> dict[str, Any]:
     """The answer of a poll that waits for 60 s, when `then(agent, instance)` happens meanwhile."""
     agent = load()

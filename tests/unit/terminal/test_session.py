@@ -7,13 +7,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mt5kit.domain.accounts import AccountIdentity
-from mt5kit.domain.history import HistoryQuery
+from mt5kit.domain.history import HistoryPage, HistoryQuery
 from mt5kit.domain.snapshots import Snapshot
+from mt5kit.domain.trades import Deal, Order
 from mt5kit.errors import ServiceOverloaded, TerminalUnavailable, WrongAccount
 from mt5kit.secret import Secret
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal import session as session_module
-from mt5kit.terminal.answers import DealsPage, OrdersPage
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.session import TerminalSession
 from mt5kit.testing.fake_terminal import make_snapshot
@@ -56,12 +56,12 @@ class FakeTerminal:
 
     async def deals(
         self, token: int, identity: AccountIdentity, query: HistoryQuery, *, deadline_s: float = 0
-    ) -> DealsPage:
+    ) -> HistoryPage[Deal]:
         raise NotImplementedError
 
     async def orders(
         self, token: int, identity: AccountIdentity, query: HistoryQuery, *, deadline_s: float = 0
-    ) -> OrdersPage:
+    ) -> HistoryPage[Order]:
         raise NotImplementedError
 
 

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 # Calls that may wait for one terminal: at 10 s each the last would wait far beyond any deadline.
 MOST_WAITING: Final = 64
-# A call may try to connect itself, but not hammer: a refused connect costs microseconds.
+# A call may try to connect itself, but the calls together must not hammer.
 CALL_RETRY_GAP_S: Final = 0.2
 # Connecting and installing, when no call's deadline bounds it.
 OPEN_LIMIT_S: Final = 10.0

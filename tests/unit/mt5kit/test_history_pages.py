@@ -1,4 +1,4 @@
-"""A page of history knows where the next one begins: by time, and by ticket within a millisecond."""
+"""A page of history knows where the next begins: by time, then by ticket."""
 
 from typing import Any
 

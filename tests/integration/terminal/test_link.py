@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Iterator
@@ -17,8 +18,6 @@ import pytest
 import rpyc
 import structlog
 from prometheus_client import CollectorRegistry
-from rpyc.core.service import SlaveService
-from rpyc.utils.server import ThreadedServer
 from tests.integration.conftest import Simulated, SimulatedTerminals
 
 from local_stack.simulator import PlacedTerminal
@@ -46,6 +45,14 @@ SERVER = "Test-Server"
 ALPHA, BETA = AccountIdentity(1001, SERVER), AccountIdentity(1002, SERVER)
 ALPHA_IN = Credentials(ALPHA, Secret("alpha-pass-1001"))
 BETA_IN = Credentials(BETA, Secret("beta-pass-1002"))
+# In a process of its own: a server that is closed trips over its own threads.
+BARE_SERVER = """
+from rpyc.core.service import SlaveService
+from rpyc.utils.server import ThreadedServer
+server = ThreadedServer(SlaveService, hostname="127.0.0.1", port=0)
+print(server.port, flush=True)
+server.start()
+"""
 UNSHOWN = "the-secret-that-must-not-show"
 LOOPBACK = AddressGuard(["127.0.0.0/8"])
 
@@ -266,19 +273,21 @@ async def test_what_is_no_rpyc_server_is_unavailable(links: Links, token: int) -
 
 async def test_an_rpyc_server_without_the_module_is_unavailable(links: Links, token: int) -> None:
     """What a terminal's container is during its first boot."""
-    server = ThreadedServer(SlaveService, hostname="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.start)
-    thread.start()
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", BARE_SERVER, stdout=asyncio.subprocess.PIPE
+    )
     try:
-        link = links.link(TerminalAddress("booting", "127.0.0.1", server.port))
+        assert server.stdout is not None
+        port = int(await server.stdout.readline())
+        link = links.link(TerminalAddress("booting", "127.0.0.1", port))
         link.start()
         for _ in range(3):
             with pytest.raises(TerminalUnavailable):
                 await link.snapshot(token, ALPHA)
         await link.aclose()
     finally:
-        server.close()
-        thread.join(10)
+        server.kill()
+        await server.communicate()
 
 
 async def test_a_peer_that_never_answers_is_a_timeout(links: Links, token: int) -> None:

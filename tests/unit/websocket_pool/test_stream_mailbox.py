@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -124,3 +125,14 @@ def test_since_is_two_numbers() -> None:
     assert parse_since("1790000000000000:12") == (1_790_000_000_000_000, 12)
     for nonsense in ("", "1", "1:", ":1", "-1:2", "1:2:3", "a:b", "٣:٤", "9" * 30 + ":1"):
         assert parse_since(nonsense) is None
+
+
+async def test_a_message_that_comes_with_the_timeout_is_not_overlooked() -> None:
+    """Or a heartbeat would tell the seq of a message that its reader has not been sent."""
+    box, late = Mailbox(Shelf()), message(4)
+    loop = asyncio.get_running_loop()
+    taking = asyncio.create_task(box.take(0))
+    # Put in the turn in which the timeout strikes: one after the turn in which the waiting began.
+    loop.call_soon(loop.call_soon, box.put, late)
+    assert await taking is late
+    assert await box.take(0) is None

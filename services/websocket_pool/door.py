@@ -137,9 +137,10 @@ class Door:
     async def _session(self, socket: Socket, knock: Knock, grant: TicketGrant) -> int:
         source = await self.hub.source(grant.account_id)
         ticket = await self.resume.issue(grant)
-        if source.ended:
+        if source.ending is not None:
+            # It ended while we wrote the ticket, so nobody has told this socket why.
             self.resume.leave(ticket)
-            raise Refused(CloseCode.RESTART, "the stream is moving")
+            raise Refused(*source.ending)
         session = Session(socket, source, ticket, self.rules, self.metrics)
         try:
             code = await session.run(parse_since(knock.since))

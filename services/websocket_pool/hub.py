@@ -39,7 +39,7 @@ class Hub:
             if self._draining:
                 break
             source = await asyncio.shield(self._opening(account_id))
-            if not source.ended:
+            if source.ending is None:
                 return source
         raise ServiceOverloaded("this replica is stopping", retry_after_s=1)
 
@@ -71,7 +71,7 @@ class Hub:
 
     def _opening(self, account_id: str) -> asyncio.Task[LocalSource]:
         known = self._sources.get(account_id)
-        if known is None or (known.done() and known.result().ended):
+        if known is None or (known.done() and known.result().ending is not None):
             known = asyncio.create_task(self._open(account_id, known))
             known.add_done_callback(lambda task: self._opened(account_id, task))
             self._sources[account_id] = known

@@ -24,7 +24,7 @@ from websocket_pool.feed import Feed, FeedParts, check_connected
 from websocket_pool.line import Line
 from websocket_pool.messages import Message, Place
 from websocket_pool.publisher import Publisher
-from websocket_pool.source import StreamOver, Watcher
+from websocket_pool.source import Ending, StreamOver, Watcher
 from websocket_pool.stream import Stream
 
 IDLE_S: Final = 30.0
@@ -35,8 +35,6 @@ RESERVATION_TTL_S: Final = 45.0
 
 REFRESH_S: Final = 10.0
 """Four refreshes fit into a reservation's life."""
-
-Ending = tuple[CloseCode, str]
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +90,7 @@ class LocalSource:
         )
         self._stream.on_message = self._publisher.note
         self._feed = Feed(account, self._stream, terminal, self._token, parts.feed)
+        self._ending: Ending | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._wait_for_watchers()
         self._task = asyncio.create_task(self._run(), name=f"stream-{account_id}")
@@ -107,9 +106,9 @@ class LocalSource:
         return self._stream.status
 
     @property
-    def ended(self) -> bool:
-        """See `AccountSource.ended`."""
-        return self._stream.ended or self._stopping.done()
+    def ending(self) -> Ending | None:
+        """See `AccountSource.ending`."""
+        return self._stopping.result() if self._stopping.done() else self._ending
 
     def attach(self, watcher: Watcher) -> None:
         """See `AccountSource.attach`."""
@@ -121,7 +120,7 @@ class LocalSource:
     def detach(self, watcher: Watcher) -> None:
         """See `AccountSource.detach`."""
         self._stream.watchers.discard(watcher)
-        if not self._stream.watchers and not self.ended:
+        if not self._stream.watchers and self.ending is None:
             self._wait_for_watchers()
 
     def snapshot(self, *, conflated: bool = False) -> Message | None:
@@ -153,7 +152,7 @@ class LocalSource:
         self._parts.metrics.accounts.inc()
         log.info("stream_started", account_id=self.account_id, terminal_id=self.terminal_id)
         try:
-            code, reason = await self._until_stopped()
+            self._ending = code, reason = await self._until_stopped()
             self._stream.end(code, reason)
             await self._give_back()
         finally:

@@ -7,6 +7,9 @@ from websocket_pool.close_codes import CloseCode
 from websocket_pool.diff import Status
 from websocket_pool.messages import Message, Place
 
+Ending = tuple[CloseCode, str]
+"""What sockets are closed with, and a sentence for a person."""
+
 
 class StreamOver(Exception):
     """An account's stream ends, or does not begin, and trying again here changes nothing.
@@ -44,8 +47,8 @@ class AccountSource(Protocol):
         """What has been told of the stream itself."""
 
     @property
-    def ended(self) -> bool:
-        """Whether there will be no more; watchers have been told."""
+    def ending(self) -> Ending | None:
+        """With what it has ended, None while it runs; watchers of that moment have been told."""
 
     def attach(self, watcher: Watcher) -> None:
         """Deliver to this watcher everything after the present place."""

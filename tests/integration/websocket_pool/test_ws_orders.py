@@ -20,9 +20,10 @@ from websockets.exceptions import ConnectionClosed
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.secret import Secret
-from mt5kit.state.redis import Control
+from mt5kit.state.redis import Control, TicketGrant
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.testing.fake_terminal import make_position, make_snapshot
+from websocket_pool.resume import ResumeTicket
 
 OTHER = AccountIdentity(99, "Demo")
 
@@ -241,3 +242,21 @@ async def test_leases_are_given_back_even_when_a_stream_does_not_end(
         assert _count(logs, "stream_not_closed") == 1
         # uvicorn's own end closes once more.
         monkeypatch.undo()
+
+
+async def test_who_comes_while_the_stream_ends_is_told_why(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order comes between the source's opening and the socket's first message."""
+    replica.farm.account("acc-1")
+    resume = replica.context.door.resume
+    issue = resume.issue
+
+    async def issue_late(grant: TicketGrant) -> ResumeTicket:
+        ticket = await issue(grant)
+        (await replica.context.hub.source("acc-1")).disconnect()
+        return ticket
+
+    monkeypatch.setattr(resume, "issue", issue_late)
+    async with replica.watch("acc-1") as client:
+        assert await closed_with(client) == 4409

@@ -1,6 +1,9 @@
 """Simulated terminals for the integration tests."""
 
+import os
 import secrets
+import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,3 +104,17 @@ def simulate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedTerm
     for simulated in started:
         simulated.control.close()
         simulated.server.stop()
+
+
+def freeze(pid: int) -> None:
+    """Stop a process and return when all its threads stand: a signal takes effect when it does."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+
+    def states() -> set[str]:
+        # The field after the command in brackets, which may itself hold anything.
+        stats = [stat.read_text() for stat in threads.glob("*/stat")]
+        return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+    while states() != {"T"}:
+        time.sleep(0.001)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.conftest import freeze
 
 STRUCTS = json.loads(
     (Path(__file__).parents[3] / "services/terminal_sim/mt5_api.json").read_text()
@@ -154,7 +155,7 @@ def test_a_terminal_killed_in_a_call_is_unavailable_and_then_serves(api: Any) ->
 
     killed = pid()
     # Frozen first, so that the kill surely comes while the call is in the terminal.
-    os.kill(killed, signal.SIGSTOP)
+    freeze(killed)
     with ThreadPoolExecutor(1) as pool:
         caught = pool.submit(api.get, path, fresh=1)
         while not call_under_way():
@@ -182,7 +183,7 @@ def test_a_read_under_way_does_not_undo_a_disconnect(api: Any) -> None:
     terminal_id = api.get(path, fresh=1).json()["meta"]["terminal_id"]
     number = list(api.simulated.terminals).index(terminal_id) + 1
     pid = next(int(one["pid"]) for one in api.simulated.states() if one["n"] == number)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     with ThreadPoolExecutor(1) as pool:
         caught = pool.submit(api.get, path, fresh=1)
         while not call_under_way():

@@ -18,7 +18,7 @@ import pytest
 import rpyc
 import structlog
 from prometheus_client import CollectorRegistry
-from tests.integration.conftest import Simulated, SimulatedTerminals
+from tests.integration.conftest import Simulated, SimulatedTerminals, freeze
 
 from local_stack.simulator import PlacedTerminal
 from mt5kit.domain.accounts import AccountIdentity
@@ -203,9 +203,7 @@ async def test_a_frozen_terminal_is_a_timeout_and_then_serves_again(
     link = links.link()
     await link.sign_in(token, ALPHA_IN)
     pid = int(simulated.states()[0]["pid"])
-    os.kill(pid, signal.SIGSTOP)
-    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
-        await asyncio.sleep(0.01)
+    freeze(pid)
     try:
         with pytest.raises(TerminalTimeout):
             await link.snapshot(token, ALPHA, deadline_s=0.2)
@@ -227,7 +225,7 @@ async def test_after_a_kill_the_next_call_after_the_restart_works(
     await waiting
     pid = int(before["pid"])
     # Frozen first, so that the kill surely comes while the call is in the terminal.
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     caught = asyncio.create_task(link.snapshot(token, ALPHA))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(caught), 0.2)

@@ -191,13 +191,15 @@ async def _start(stack: AsyncExitStack, servers: Servers) -> None:
 
 async def _dispatcher(parts: Parts) -> Dispatcher:
     apps = {
+        # First: NiceGUI looks at every object of the process when it starts, and the remote
+        # objects of the pools' links belong to other threads.
+        "console": console.app.create_app(_console_settings(parts)),
         "api-pool": api_pool.app.create_app(
             await api_pool.context.ProcessContext.from_settings(_api_settings(parts))
         ),
         "websocket-pool": websocket_pool.app.create_app(
             await websocket_pool.context.StreamContext.from_settings(_stream_settings(parts))
         ),
-        "console": console.app.create_app(_console_settings(parts)),
     }
     prefixes = {"/ws": "websocket-pool", "/console": "console"}
     return Dispatcher(apps, prefixes, fallback="api-pool")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-_DEMO = "scenarios/demo.toml"
+_DEMO = "scenario/demo.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,10 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(given: argparse.Namespace) -> int:
     # Imported here: every terminal imports this file again, and needs none of it.
-    from terminal_sim.clocks import SystemClock  # noqa: PLC0415
-    from terminal_sim.scenario import ScenarioError  # noqa: PLC0415
-    from terminal_sim.session import Timing  # noqa: PLC0415
-    from terminal_sim.supervisor import Options, ServeError, serve  # noqa: PLC0415
+    from terminal_sim.market.clocks import SystemClock  # noqa: PLC0415
+    from terminal_sim.scenario.model import ScenarioError  # noqa: PLC0415
+    from terminal_sim.supervisor.serve import Options, ServeError, serve  # noqa: PLC0415
+    from terminal_sim.terminal.session import Timing  # noqa: PLC0415
 
     options = Options(
         scenario=given.scenario,

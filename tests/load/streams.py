@@ -18,7 +18,7 @@ import numpy as np
 import websockets
 from tests.load.figures import Table, quantiles
 
-from terminal_sim.market import Market
+from terminal_sim.market.prices import Market
 
 WATCH_S = 30.0
 # The stream signs in and settles before anything is counted.

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from terminal_sim import scenarios
-from terminal_sim.loading import load
-from terminal_sim.module import build
-from terminal_sim.scenario import Scenario
-from terminal_sim.session import Terminal, Timing
+import terminal_sim.scenario
+from terminal_sim.module.build import build
+from terminal_sim.scenario.loading import load
+from terminal_sim.scenario.model import Scenario
+from terminal_sim.terminal.session import Terminal, Timing
 from terminal_sim.testing import ManualClock, MemoryBoard
 
 # 2026-11-18 12:34:56.789 UTC, a Wednesday.
@@ -27,7 +27,7 @@ def board() -> MemoryBoard:
 
 @pytest.fixture(scope="session")
 def demo() -> Scenario:
-    return load(Path(next(iter(scenarios.__path__))) / "demo.toml", NOW_MS)
+    return load(Path(next(iter(terminal_sim.scenario.__path__))) / "demo.toml", NOW_MS)
 
 
 @pytest.fixture

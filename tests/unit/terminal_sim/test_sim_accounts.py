@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terminal_sim import scenarios
-from terminal_sim.instruments import INSTRUMENTS
-from terminal_sim.loading import load
-from terminal_sim.market import Market
-from terminal_sim.module import build
-from terminal_sim.moments import Moment
-from terminal_sim.plans import begun, cycles
-from terminal_sim.scenario import Account, Position, Robot, Scenario, Server
-from terminal_sim.session import Terminal, Timing
+import terminal_sim.scenario
+from terminal_sim.broker.plans import begun, cycles
+from terminal_sim.market.instruments import INSTRUMENTS
+from terminal_sim.market.prices import Market
+from terminal_sim.module.build import build
+from terminal_sim.scenario.loading import load
+from terminal_sim.scenario.model import Account, Position, Robot, Scenario, Server
+from terminal_sim.scenario.moments import Moment
+from terminal_sim.terminal.session import Terminal, Timing
 from terminal_sim.testing import ManualClock, MemoryBoard
 
 NOW_MS = 1_795_005_296_789
 DAY_MS = 86_400_000
-DEMO = load(Path(next(iter(scenarios.__path__))) / "demo.toml", NOW_MS)
+DEMO = load(Path(next(iter(terminal_sim.scenario.__path__))) / "demo.toml", NOW_MS)
 INSTANTS = st.integers(NOW_MS - 30 * DAY_MS, NOW_MS + 2 * DAY_MS)
 BOUNDED = settings(max_examples=25, derandomize=True, deadline=None)
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from terminal_sim.bars import FIRST_S, Bars
 from terminal_sim.catalogue import catalogue
-from terminal_sim.clocks import EET_US, WallClock
-from terminal_sim.instruments import INSTRUMENTS
-from terminal_sim.market import MINUTE_MS, Market
-from terminal_sim.timeframes import span
+from terminal_sim.market.bars import FIRST_S, Bars
+from terminal_sim.market.clocks import EET_US, WallClock
+from terminal_sim.market.instruments import INSTRUMENTS
+from terminal_sim.market.prices import MINUTE_MS, Market
+from terminal_sim.market.timeframes import span
 
 MARKET = Market(99)
 SPANS = {name: span(value) for name, value in catalogue().constants.items() if "FRAME_" in name}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terminal_sim.clocks import EET_US, WallClock
+from terminal_sim.market.clocks import EET_US, WallClock
 
 HOUR_MS = 3_600_000
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from terminal_sim.loading import load
-from terminal_sim.moments import DAY_MS, Moment
-from terminal_sim.scenario import Scenario, ScenarioError
+from terminal_sim.scenario.loading import load
+from terminal_sim.scenario.model import Scenario, ScenarioError
+from terminal_sim.scenario.moments import DAY_MS, Moment
 
 NOW_MS = 1_795_005_296_789
 SERVER = '[[servers]]\nname = "S"\n'

@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from terminal_sim.catalogue import catalogue
-from terminal_sim.structs import struct
+from terminal_sim.module.structs import struct
 
 
 @pytest.mark.parametrize("name", sorted(catalogue().structs))

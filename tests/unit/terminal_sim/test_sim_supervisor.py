@@ -18,7 +18,7 @@ import pytest
 import rpyc
 from rpyc.core.service import ClassicClient
 
-from terminal_sim.market import Market
+from terminal_sim.market.prices import Market
 from terminal_sim.testing import Ready, running
 
 KEY = "a-made-up-key"

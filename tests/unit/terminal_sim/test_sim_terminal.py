@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terminal_sim.arguments import mask
-from terminal_sim.bars import FIRST_S
 from terminal_sim.catalogue import catalogue
-from terminal_sim.frozen_sleep import hold_interpreter
-from terminal_sim.module import install
-from terminal_sim.session import Terminal, Timing
+from terminal_sim.market.bars import FIRST_S
+from terminal_sim.module.arguments import mask
+from terminal_sim.module.build import install
+from terminal_sim.terminal.frozen_sleep import hold_interpreter
+from terminal_sim.terminal.session import Terminal, Timing
 from terminal_sim.testing import ManualClock, MemoryBoard
 
 LATER = ("market_book_", "order_")

@@ -1,0 +1,157 @@
+"""SymbolInfo and Tick rows."""
+
+from typing import Any
+
+from terminal_sim.broker.book import Book
+from terminal_sim.catalogue import catalogue
+from terminal_sim.market.bars import Bars
+from terminal_sim.market.instruments import INSTRUMENTS, Instrument
+from terminal_sim.market.money import rate
+from terminal_sim.market.timeframes import DAY_S
+from terminal_sim.module.structs import StructSequence, struct
+
+_TEXTS = frozenset(
+    (
+        "basis",
+        "category",
+        "currency_base",
+        "currency_profit",
+        "currency_margin",
+        "bank",
+        "description",
+        "exchange",
+        "formula",
+        "isin",
+        "name",
+        "page",
+        "path",
+    )
+)
+_FLAGS = frozenset(("custom", "select", "visible", "spread_float", "margin_hedged_use_leg"))
+# Fields after these names are floating point; those before are whole numbers.
+_FIRST_FLOAT = "bid"
+# The fillings and expirations brokers of forex and CFDs usually allow: FOK and IOC; all of them.
+_FILLING, _EXPIRATION, _ORDERS = 3, 15, 127
+_WEDNESDAY = 3
+_TICK_FLAGS = ("TICK_FLAG_BID", "TICK_FLAG_ASK")
+
+
+def tick(book: Book, symbol: str, now_ms: int) -> StructSequence:
+    """Return the newest Tick of a symbol."""
+    quote = book.tape.at(symbol, now_ms)
+    msc = book.wall.wall_ms(quote.time_msc)
+    return struct("Tick")((msc // 1000, quote.bid, quote.ask, 0.0, 0, msc, tick_flags(), 0.0))
+
+
+def tick_flags() -> int:
+    """Return the flags of a tick in which bid and ask changed."""
+    return sum(catalogue().constants[name] for name in _TICK_FLAGS)
+
+
+class SymbolRows:
+    """Makes SymbolInfo rows; the day's extremes are worked out once a minute.
+
+    Args:
+        book: Whose currency prices the ticks, and whose server's clock begins the day.
+        bars: Bars on that clock.
+    """
+
+    def __init__(self, book: Book, bars: Bars) -> None:
+        self._book = book
+        self._bars = bars
+        self._days: dict[str, tuple[int, dict[str, float]]] = {}
+
+    def row(self, symbol: str, now_ms: int, *, shown: bool) -> StructSequence:
+        """Return SymbolInfo; ``shown`` tells whether it is selected in Market Watch."""
+        values = _still(INSTRUMENTS[symbol]) | self._moving(symbol, now_ms)
+        values |= {"select": shown, "visible": shown}
+        fields = catalogue().structs["SymbolInfo"]
+        first_float = fields.index(_FIRST_FLOAT)
+        return struct("SymbolInfo")(
+            values[name] if name in values else _empty(name, whole=i < first_float)
+            for i, name in enumerate(fields)
+        )
+
+    def _moving(self, symbol: str, now_ms: int) -> dict[str, Any]:
+        instrument, tape = INSTRUMENTS[symbol], self._book.tape
+        quote = tape.at(symbol, now_ms)
+        target = self._book.account.currency
+        value = rate(instrument.profit, target, lambda leg: tape.at(leg, now_ms).bid)
+        value *= instrument.contract * instrument.point
+        day = self._day(symbol, now_ms)
+        return {
+            "time": self._book.wall.wall_ms(quote.time_msc) // 1000,
+            "spread": round((quote.ask - quote.bid) * instrument.scale),
+            "bid": quote.bid,
+            "ask": quote.ask,
+            "trade_tick_value": value,
+            "trade_tick_value_profit": value,
+            "trade_tick_value_loss": value,
+            "bidhigh": max(day["bidhigh"], quote.bid),
+            "bidlow": min(day["bidlow"], quote.bid),
+            "askhigh": max(day["askhigh"], quote.ask),
+            "asklow": min(day["asklow"], quote.ask),
+            "session_open": day["open"],
+            "session_close": day["close"],
+            "price_change": (quote.bid / day["close"] - 1) * 100,
+        }
+
+    def _day(self, symbol: str, now_ms: int) -> dict[str, float]:
+        minute = now_ms // 60_000
+        known = self._days.get(symbol)
+        if known and known[0] == minute:
+            return known[1]
+        before, today = self._bars.latest(symbol, DAY_S, 0, 2, now_ms)
+        spread = INSTRUMENTS[symbol].spread * INSTRUMENTS[symbol].point
+        day = {
+            "open": float(today["open"]),
+            "close": float(before["close"]),
+            "bidhigh": float(today["high"]),
+            "bidlow": float(today["low"]),
+            "askhigh": float(today["high"]) + spread,
+            "asklow": float(today["low"]) + spread,
+        }
+        self._days[symbol] = minute, day
+        return day
+
+
+def _empty(name: str, *, whole: bool) -> str | bool | int | float:
+    if name in _TEXTS:
+        return ""
+    if name in _FLAGS:
+        return False
+    return 0 if whole else 0.0
+
+
+def _still(instrument: Instrument) -> dict[str, Any]:
+    constants = catalogue().constants
+    least, most, step = instrument.volumes
+    return {
+        "spread_float": True,
+        "digits": instrument.digits,
+        "trade_calc_mode": constants[
+            "SYMBOL_CALC_MODE_FOREX" if instrument.is_forex else "SYMBOL_CALC_MODE_CFDLEVERAGE"
+        ],
+        "trade_mode": constants["SYMBOL_TRADE_MODE_FULL"],
+        "trade_exemode": constants["SYMBOL_TRADE_EXECUTION_MARKET"],
+        "swap_mode": constants["SYMBOL_SWAP_MODE_POINTS"],
+        "swap_rollover3days": _WEDNESDAY,
+        "expiration_mode": _EXPIRATION,
+        "filling_mode": _FILLING,
+        "order_mode": _ORDERS,
+        "point": instrument.point,
+        "trade_tick_size": instrument.point,
+        "trade_contract_size": instrument.contract,
+        "volume_min": least,
+        "volume_max": most,
+        "volume_step": step,
+        "swap_long": instrument.swaps[0],
+        "swap_short": instrument.swaps[1],
+        "margin_hedged": instrument.contract,
+        "currency_base": instrument.base,
+        "currency_profit": instrument.profit,
+        "currency_margin": instrument.base if instrument.is_forex else instrument.profit,
+        "description": instrument.description,
+        "name": instrument.name,
+        "path": f"{instrument.folder}\\{instrument.name}",
+    }

@@ -1,0 +1,1 @@
+"""Scenario files: what brokers, accounts and faults a simulation begins with."""

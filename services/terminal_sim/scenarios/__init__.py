@@ -1,1 +1,0 @@
-"""Ready scenario files, shipped as package data."""

@@ -1,0 +1,1 @@
+"""The supervisor: starts brokers and terminals, keeps them, and answers over HTTP."""

@@ -1,83 +1,77 @@
-"""The conformance matrix runs through mt5linux's own client.
+"""The conformance matrix: its target, and what is said at the end of a run.
 
-By default against a simulator of its own; with MT5_CONTRACT_HOST and MT5_CONTRACT_PORT against any
-RPyC server with a MetaTrader5 module, logged in with MT5_CONTRACT_LOGIN, _PASSWORD and _SERVER.
-Rows that need two known accounts are then skipped.
+`--conformance-report FILE` (or MT5_CONTRACT_REPORT) writes the whole matrix as a Markdown table.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
-from mt5linux import MetaTrader5
 
-from terminal_sim.testing import running
+# Before they are imported: their assertions say as much as those of a test.
+for _module in ("case", "clients", "matrix", "rows", "trading"):
+    pytest.register_assert_rewrite(f"tests.contract.{_module}")
+
+from tests.contract.report import markdown, summary  # noqa: E402 - see above
+from tests.contract.targets import Target, chosen  # noqa: E402 - see above
+
+# Under this name a report carries row and client from a worker of xdist to the controller.
+ROW: Final = "conformance row"
+SHOWN: Final = ("passed", "failed", "error", "skipped")
 
 
-@dataclass(frozen=True)
-class Target:
-    host: str
-    port: int
-    login: int
-    password: str
-    server: str
-    control_url: str | None = None
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for the document."""
+    parser.addoption(
+        "--conformance-report",
+        metavar="FILE",
+        default=os.environ.get("MT5_CONTRACT_REPORT"),
+        help="write the conformance matrix with its outcomes as Markdown",
+    )
 
 
 @pytest.fixture(scope="session")
 def target() -> Iterator[Target]:
-    host = os.environ.get("MT5_CONTRACT_HOST")
-    if host:
-        yield Target(
-            host,
-            int(os.environ["MT5_CONTRACT_PORT"]),
-            int(os.environ["MT5_CONTRACT_LOGIN"]),
-            os.environ["MT5_CONTRACT_PASSWORD"],
-            os.environ["MT5_CONTRACT_SERVER"],
-        )
+    with chosen() as target:
+        yield target
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what the matrix came to, and write the document."""
+    outcomes = gathered(terminalreporter)
+    if not outcomes:
         return
-    with running("--login-seconds", "0.2") as ready:
-        where = ready.terminals[0]
-        login = 5001001, "Demo-1001-main", "MT5Swarm-Demo"
-        yield Target(where.host, where.port, *login, ready.control_url)
+    terminalreporter.section("conformance")
+    for line in summary(outcomes):
+        terminalreporter.line(line)
+    document = config.getoption("--conformance-report")
+    if document:
+        Path(document).write_text(markdown(outcomes), encoding="utf-8")
+        terminalreporter.line(f"written: {document}")
 
 
-@pytest.fixture
-def connect(target: Target) -> Iterator[Callable[[], Any]]:
-    clients: list[Any] = []
-
-    def make() -> Any:
-        client = MetaTrader5(target.host, target.port)
-        clients.append(client)
-        return client
-
-    yield make
-    for client in clients:
-        client._MetaTrader5__conn.close()
-
-
-@pytest.fixture
-def bare(connect: Callable[[], Any]) -> Any:
-    """A client of a terminal that is not initialised."""
-    client = connect()
-    client.shutdown()
-    return client
+def gathered(reporter: pytest.TerminalReporter) -> dict[tuple[str, str], str]:
+    """Outcome of every row and client that ran; what failed anywhere has failed."""
+    found: dict[tuple[str, str], str] = {}
+    for kind in SHOWN:
+        for report in reporter.stats.get(kind, []):
+            # Errors of collecting are no tests.
+            where = dict(getattr(report, "user_properties", ())).get(ROW)
+            if where is None:
+                continue
+            label, _, client = str(where).partition("-")
+            if found.get((label, client)) != "failed":
+                found[label, client] = outcome_of(report)
+    return found
 
 
-@pytest.fixture
-def mt5(connect: Callable[[], Any], target: Target) -> Any:
-    """A client of a terminal on which the target's account is logged in."""
-    client = connect()
-    assert client.initialize()
-    info = client.account_info()
-    if info is None or info.login != target.login or not info.trade_allowed:
-        assert client.login(target.login, password=target.password, server=target.server)
-    return client
-
-
-@pytest.fixture
-def simulated(target: Target) -> None:
-    if target.control_url is None:
-        pytest.skip("needs the simulator's own accounts")
+def outcome_of(report: pytest.TestReport) -> str:
+    """`passed`, `failed`, or the reason of a skip."""
+    if report.outcome != "skipped":
+        return report.outcome
+    assert isinstance(report.longrepr, tuple)
+    return report.longrepr[2].removeprefix("Skipped: ")

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 from rich.console import Console
-from tests.load import snapshots, streams
+from tests.load import scale, snapshots, streams
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 HEAD = """# Benchmarks
@@ -22,7 +22,7 @@ def main() -> None:
     """Run the benchmarks one after another."""
     console = Console()
     tables = []
-    for module in (snapshots, streams):
+    for module in (snapshots, streams, scale):
         table = module.measure()
         table.show(console)
         tables.append(table.markdown())

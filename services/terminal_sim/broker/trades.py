@@ -24,8 +24,8 @@ class Plan:
     """Trades as decided, before the market has priced them.
 
     Attributes:
-        ticket: Of the position; also of the order that opens it. The three numbers after it
-            belong to the opening deal, the closing order and the closing deal.
+        ticket: Of the position; also of the order that opens it. The numbers after it belong to
+            the opening deal, the closing order and the closing deal.
         symbol: Index into ``SYMBOLS``.
         sign: 1 bought, -1 sold.
         volume: Lots.
@@ -67,16 +67,48 @@ class Trades(Plan):
     Attributes:
         price_close: Closing price; 0 while ``closed`` is ``NEVER``.
         profit: Realised by the close, rounded.
-        margin: Held while open, counted once with the prices of the opening.
+        margin: Held while open, at the prices of the opening.
+        commission: Of each of its deals; not positive.
+        swap: Collected until it was closed, or until the instant it was priced for.
     """
 
     price_close: Floats
     profit: Floats
     margin: Floats
+    commission: Floats
+    swap: Floats
 
 
-def priced(market: Market, plan: Plan, currency: str, leverage: int) -> Trades:
-    """Let the market price a plan."""
+@dataclass(frozen=True, slots=True)
+class Nights:
+    """Rollovers: UTC instants, and how many nights each charges."""
+
+    at: Ints
+    count: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What trades of an account cost.
+
+    Attributes:
+        market: Where prices come from.
+        currency: Of the account.
+        leverage: Of the account.
+        commission: Charged per lot and deal.
+        nights: Rollovers; those that happen while a trade is open collect swap.
+    """
+
+    market: Market
+    currency: str
+    leverage: int
+    commission: float
+    nights: Nights
+
+
+def priced(pricing: Pricing, plan: Plan, until_ms: int = NEVER) -> Trades:
+    """Let the market price a plan; swap is collected until an instant at most."""
+    market, currency, leverage = pricing.market, pricing.currency, pricing.leverage
     count = plan.ticket.size
     opening, closing, profit, margin = (np.zeros(count) for _ in range(4))
     for index in np.unique(plan.symbol).tolist():
@@ -89,12 +121,15 @@ def priced(market: Market, plan: Plan, currency: str, leverage: int) -> Trades:
             closing[done] = _side(market, plan.take(done), closing=True)
             profit[done] = _profit(market, plan.take(done), closing[done] - opening[done], currency)
     digits = decimals(currency)
+    # Adding zero turns a negative zero into a positive one.
     values = {field.name: getattr(plan, field.name) for field in fields(plan)}
     return Trades(
         **(values | {"price": opening}),
         price_close=closing,
-        profit=np.round(profit, digits),
+        profit=np.round(profit, digits) + 0.0,
         margin=np.round(margin, digits),
+        commission=np.round(-pricing.commission * plan.volume, digits) + 0.0,
+        swap=collected(pricing, plan, until_ms),
     )
 
 
@@ -122,6 +157,27 @@ def _margin(market: Market, plan: Plan, price: Floats, currency: str) -> Floats:
     if instrument.is_forex:
         return size * rates(market, instrument.base, currency, plan.opened)
     return size * price * rates(market, instrument.profit, currency, plan.opened)
+
+
+def collected(pricing: Pricing, plan: Plan, until_ms: int) -> Floats:
+    """Return the swap of each trade until an instant: night by night, rounded each time."""
+    nights, digits = pricing.nights, decimals(pricing.currency)
+    first = nights.at.searchsorted(plan.opened, side="right")
+    stop = nights.at.searchsorted(np.minimum(plan.closed, until_ms), side="right")
+    lasted = np.maximum(stop - first, 0)
+    trade = np.repeat(np.arange(plan.ticket.size), lasted)
+    start = np.cumsum(lasted) - lasted
+    night = np.arange(trade.size) - start[trade] + first[trade]
+    swap = np.zeros(plan.ticket.size)
+    for index in np.unique(plan.symbol[trade]).tolist():
+        rows = plan.symbol[trade] == index
+        held, when = trade[rows], night[rows]
+        instrument = INSTRUMENTS[SYMBOLS[index]]
+        points = np.where(plan.sign[held] > 0, *instrument.swaps) * nights.count[when]
+        move = plan.volume[held] * instrument.contract * (points / instrument.scale)
+        rate = rates(pricing.market, instrument.profit, pricing.currency, nights.at[when])
+        np.add.at(swap, held, np.round(move * rate, digits))
+    return np.round(swap, digits) + 0.0
 
 
 def _name(plan: Plan) -> str:

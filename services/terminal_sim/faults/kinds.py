@@ -4,7 +4,7 @@ The first paragraph of a docstring says what happens, the one that begins with "
 anybody should care. The control API, the command line and the README show both.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,7 @@ from msgspec import Meta
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Times = Annotated[int, Meta(ge=1)] | None
 FunctionNames = tuple[str, ...]
 
 
@@ -23,9 +24,12 @@ class Fault(
     Attributes:
         times: The fault ends after it has acted so often; None: no such end.
         seconds: The fault ends after so long; None: no such end.
+        ends: Which of the two it takes: what acts all the time is not counted.
     """
 
-    times: Annotated[int, Meta(ge=1)] | None = None
+    ends: ClassVar[tuple[str, ...]] = ("times", "seconds")
+
+    times: Times = None
     seconds: Annotated[float, Meta(gt=0, le=86_400 * 30)] | None = None
 
 
@@ -47,17 +51,24 @@ class Latency(Fault, frozen=True, tag="latency"):
 class Freeze(Fault, frozen=True, tag="freeze"):
     """The interpreter is held for ``hold_s``: nothing of the process answers, then all goes on.
 
+    With more ``times``, or none and ``seconds``, it is held again after a pause as long.
+
     In practice: one slow ``login()`` or ``copy_rates_*`` freezes every connection of the server.
     """
 
+    times: Times = 1
     hold_s: Seconds = 10.0
 
 
 class Crash(Fault, frozen=True, tag="crash"):
     """The process ends at once, as if it had been killed.
 
+    With more ``times`` its successors end too, as soon as they listen.
+
     In practice: the terminal or Wine dies, connections are reset, nobody starts it again.
     """
+
+    times: Times = 1
 
 
 class CrashInCall(Fault, frozen=True, tag="crash_in_call"):
@@ -66,6 +77,7 @@ class CrashInCall(Fault, frozen=True, tag="crash_in_call"):
     In practice: a client that had sent an order never learns whether it was carried out.
     """
 
+    times: Times = 1
     functions: FunctionNames = ()
 
 
@@ -95,6 +107,8 @@ class BrokerDisconnected(Fault, frozen=True, tag="broker_disconnected"):
     In practice: ``account_info()`` goes on answering, with figures of before the loss.
     """
 
+    ends: ClassVar[tuple[str, ...]] = ("seconds",)
+
 
 class HistoryEmpty(Fault, frozen=True, tag="history_empty"):
     """For ``ready_s`` after each login the history is empty, without any error.
@@ -106,7 +120,7 @@ class HistoryEmpty(Fault, frozen=True, tag="history_empty"):
     ready_s: Seconds = 5.0
 
 
-class AccountSwitched(Fault, frozen=True, tag="account_switched"):
+class AccountSwitched(Fault, frozen=True, kw_only=True, tag="account_switched"):
     """Another account is logged in behind the clients' backs.
 
     ``password`` may be left out for an account that was logged in here before, or that the
@@ -116,6 +130,9 @@ class AccountSwitched(Fault, frozen=True, tag="account_switched"):
     and a reader takes one customer's positions for another's.
     """
 
+    ends: ClassVar[tuple[str, ...]] = ()
+
+    times: Times = 1
     login: int
     server: str | None = None
     password: str | None = None
@@ -137,6 +154,8 @@ class MemoryGrowth(Fault, frozen=True, tag="memory_growth"):
 
     In practice: a terminal keeps the history of every chart it has shown.
     """
+
+    ends: ClassVar[tuple[str, ...]] = ("seconds",)
 
     mb_per_s: Annotated[float, Meta(gt=0, le=1000)] = 10.0
     limit_mb: Annotated[float, Meta(gt=0, le=4096)] = 200.0
@@ -225,12 +244,15 @@ class MarketClosed(Fault, frozen=True, tag="market_closed"):
 class ClockShift(Fault, frozen=True, tag="clock_shift"):
     """The server's wall clock is put forward by ``by_s`` (back when negative); mended, back again.
 
-    3600 is a daylight-saving jump on a day of its own. What was stamped before keeps its stamp.
+    3600 is a daylight-saving jump on a day of its own; only whole minutes are taken. What was
+    stamped before keeps its stamp.
 
     In practice: positions "opened in the future", and bars that no calendar explains.
     """
 
-    by_s: Annotated[int, Meta(ge=-86_400, le=86_400)] = 3600
+    ends: ClassVar[tuple[str, ...]] = ("seconds",)
+
+    by_s: Annotated[int, Meta(ge=-86_400, le=86_400, multiple_of=60)] = 3600
 
 
 TerminalFault: TypeAlias = (

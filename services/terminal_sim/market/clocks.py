@@ -5,12 +5,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from terminal_sim.market.noise import Ints
+
+Shifts: TypeAlias = tuple[tuple[int, int], ...]
 
 EET_US = "EET-US"
 """Eastern European Time that changes on the dates of the USA: the rule of most brokers, because
@@ -45,14 +47,29 @@ class WallClock:
 
     Args:
         rule: ``EET-US``, ``UTC`` or a fixed offset such as ``+03:00``.
+        shifts: See :meth:`shifted`; ascending.
 
     Raises:
         ValueError: The rule is none of these.
     """
 
-    def __init__(self, rule: str) -> None:
+    def __init__(self, rule: str, shifts: Shifts = ()) -> None:
         self.rule = rule
+        self.shifts = shifts
         self._changes, self._offsets = _offsets(rule)
+        if shifts:
+            self._changes, self._offsets = _shifted(self._changes, self._offsets, shifts)
+        # The last reading before each change, and the highest up to it.
+        self._peaks = np.maximum.accumulate(self._changes - 1 + self._offsets[:-1])
+        self._gaps = _gaps(self._changes, self._offsets) if shifts else None
+
+    def shifted(self, shifts: Shifts) -> "WallClock":
+        """Return this clock with other shifts: pairs of a UTC instant (ms) and by how many ms.
+
+        The clock is put forward (or back, when negative) at that instant, beyond what the rule
+        says; what it read before stays.
+        """
+        return WallClock(self.rule, tuple(sorted(shifts)))
 
     def offset_ms(self, utc_ms: int) -> int:
         """Return wall clock minus UTC at a UTC instant."""
@@ -75,18 +92,35 @@ class WallClock:
         index = int(self._changes.searchsorted(utc_ms, side="right"))
         if index == 0:
             return self.wall_ms(utc_ms)
-        before = int(self._changes[index - 1]) - 1 + int(self._offsets[index - 1])
-        return max(self.wall_ms(utc_ms), before)
+        return max(self.wall_ms(utc_ms), int(self._peaks[index - 1]))
+
+    def latests_ms(self, utc_ms: npt.NDArray[Any]) -> Ints:
+        """Return what :meth:`latest_ms` does for many UTC instants."""
+        index = self._changes.searchsorted(utc_ms, side="right")
+        peaks = np.concatenate(([np.iinfo(np.int64).min], self._peaks))
+        latest: Ints = np.maximum(utc_ms + self._offsets[index], peaks[index])
+        return latest
 
     def bounds_ms(self, first_ms: int, stop_ms: int) -> tuple[int, int]:
         """Return UTC bounds that hold every instant whose reading is in ``[first, stop)``."""
         return first_ms - int(self._offsets.max()), stop_ms - int(self._offsets.min())
 
+    def stretches_ms(self, first_ms: int, stop_ms: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the stretches of ``[first, stop)`` (UTC) between changes: start, stop, offset."""
+        start = int(self._changes.searchsorted(first_ms, side="right"))
+        end = int(self._changes.searchsorted(stop_ms))
+        edges = [first_ms, *self._changes[start:end].tolist(), stop_ms]
+        offsets = self._offsets[start : end + 1].tolist()
+        yield from zip(edges, edges[1:], offsets, strict=False)
+
     def skipped_ms(self, first_ms: int, stop_ms: int) -> Iterator[tuple[int, int]]:
         """Yield the readings in ``[first, stop)`` that the clock never shows, as half-open spans.
 
-        There is one wherever the clock was put forward.
+        There is one wherever the clock was put forward and not soon put back again.
         """
+        if self._gaps is not None:
+            yield from (gap for gap in self._gaps if gap[0] < stop_ms and gap[1] > first_ms)
+            return
         low, high = self.bounds_ms(first_ms, stop_ms)
         for index in range(*self._changes.searchsorted((low, high)).tolist()):
             before, after = self._offsets[index : index + 2].tolist()
@@ -104,6 +138,41 @@ def _offsets(rule: str) -> tuple[Ints, Ints]:
         offsets = [2 * _HOUR_MS] + [3 * _HOUR_MS, 2 * _HOUR_MS] * len(years)
         return np.array(changes, np.int64), np.array(offsets, np.int64)
     return np.empty(0, np.int64), np.array([_fixed_ms(rule)], np.int64)
+
+
+def _shifted(changes: Ints, offsets: Ints, shifts: Shifts) -> tuple[Ints, Ints]:
+    """Put the shifts among a rule's changes."""
+    instants = np.array([instant for instant, _ in shifts], np.int64)
+    sums = np.concatenate(([0], np.cumsum([by for _, by in shifts]))).astype(np.int64)
+    together = np.unique(np.concatenate((changes, instants)))
+    # Before the first change, and from each change on.
+    rule = offsets[np.concatenate(([0], changes.searchsorted(together, side="right")))]
+    beyond = sums[np.concatenate(([0], instants.searchsorted(together, side="right")))]
+    return together, rule + beyond
+
+
+def _gaps(changes: Ints, offsets: Ints) -> tuple[tuple[int, int], ...]:
+    """Return the readings that are never shown, as half-open spans in ascending order."""
+    gaps: list[tuple[int, int]] = []
+    starts = (changes + offsets[1:]).tolist()
+    stops = [*(changes[1:] + offsets[1:-1]).tolist(), None]
+    shown = int(changes[0] + offsets[0])
+    for start, stop in zip(starts, stops, strict=True):
+        if start > shown:
+            gaps.append((shown, start))
+        elif start < shown:
+            gaps = [rest for gap in gaps for rest in _without(gap, start, stop)]
+        shown = start if stop is None else max(shown, stop)
+    return tuple(gaps)
+
+
+def _without(gap: tuple[int, int], start: int, stop: int | None) -> Iterator[tuple[int, int]]:
+    """Yield what of a gap is left when the readings ``[start, stop)`` are shown after all."""
+    left, right = (gap[0], min(gap[1], start)), (max(gap[0], stop or gap[1]), gap[1])
+    if stop is not None and (stop <= gap[0] or start >= gap[1]):
+        yield gap
+        return
+    yield from (rest for rest in (left, right) if rest[0] < rest[1])
 
 
 def _fixed_ms(rule: str) -> int:

@@ -6,13 +6,14 @@ seed sees the same market without talking to another.
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from terminal_sim.market.instruments import INSTRUMENTS, Factor, Instrument
-from terminal_sim.market.noise import Floats, Ints, bits, key, smooth, units, words
+from terminal_sim.market.instruments import INSTRUMENTS, Instrument
+from terminal_sim.market.minutes import MinuteBars, Minutes
+from terminal_sim.market.noise import Floats, Ints, bits, key, units, words
 
 Table: TypeAlias = npt.NDArray[np.void]
 
@@ -20,10 +21,6 @@ MINUTE_MS = 60_000
 QUOTES = np.dtype([("time_msc", "<i8"), ("bid", "<f8"), ("ask", "<f8")])
 """Columns of :meth:`Market.ticks`: UTC epoch milliseconds and prices."""
 
-# Path noise is a sum of octaves 1, 4, 16 ... 4**11 minutes (eight years) long.
-_OCTAVES = 12
-# An instrument ticks 200 to 300 times a minute: four or five times a second.
-_LEAST_TICKS, _EXTRA_TICKS = 200, 101
 # Room for the index of a tick in the hash index of (minute, tick).
 _TICK_BITS = 9
 # Ticks keep a tenth of their slot free, so that two never share a millisecond.
@@ -32,30 +29,6 @@ _SLOT = 0.9
 _STRAY = 0.35
 # Minutes turned into ticks at a time: bounds the memory of a long tick request.
 _BATCH = 512
-_MINUTES_A_DAY = 1440
-
-
-@dataclass(frozen=True, slots=True)
-class Minutes:
-    """M1 bars: one item a minute, prices in points.
-
-    Attributes:
-        minute: UTC epoch minutes.
-        open: First bid; also the close of the minute before.
-        high: Highest bid.
-        low: Lowest bid.
-        close: Last bid.
-        ticks: Number of ticks.
-        spread: Smallest spread, which is that of the first tick.
-    """
-
-    minute: Ints
-    open: Ints
-    high: Ints
-    low: Ints
-    close: Ints
-    ticks: Ints
-    spread: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +49,7 @@ class Market:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self._minutes = {name: MinuteBars(seed, each) for name, each in INSTRUMENTS.items()}
 
     def minutes(self, symbol: str, minute: Ints) -> Minutes:
         """Return the M1 bars of any UTC epoch minutes, in the order asked for.
@@ -83,14 +57,17 @@ class Market:
         Raises:
             KeyError: No such symbol.
         """
-        instrument = INSTRUMENTS[symbol]
-        opened = self._boundary(instrument, minute)
-        if minute.size > 1 and bool(np.all(np.diff(minute) == 1)):
-            last = self._boundary(instrument, minute[-1:] + 1)
-            closed = np.concatenate((opened[1:], last))
-        else:
-            closed = self._boundary(instrument, minute + 1)
-        return self._dress(instrument, minute, opened, closed)
+        return self._minutes[symbol].at(minute)
+
+    def bars(self, symbol: str, edges: Ints) -> Minutes:
+        """Return the bars between consecutive UTC epoch minutes, which must ascend.
+
+        They are what :meth:`minutes` adds up to, found without visiting every minute.
+
+        Raises:
+            KeyError: No such symbol.
+        """
+        return self._minutes[symbol].between(edges)
 
     def ticks(self, symbol: str, start_ms: int, end_ms: int) -> Table:
         """Return the ticks with ``start_ms <= time_msc < end_ms`` (UTC), as ``QUOTES``.
@@ -114,51 +91,18 @@ class Market:
             KeyError: No such symbol.
         """
         wanted, where = np.unique(at_ms // MINUTE_MS, return_inverse=True)
-        bars = _take(self.minutes(symbol, wanted), where)
+        bars = self.minutes(symbol, wanted).take(where)
         offset = at_ms - bars.minute * MINUTE_MS
         index = np.minimum((offset + 1) * bars.ticks // MINUTE_MS, bars.ticks - 1)
         index = np.where(self._draw(symbol, bars, index).offset > offset, index - 1, index)
         return _priced(INSTRUMENTS[symbol], bars, self._draw(symbol, bars, index))
-
-    def _boundary(self, instrument: Instrument, minute: Ints) -> Ints:
-        path = np.zeros(minute.shape)
-        for factor in instrument.factors:
-            path += factor.sign * self._path(factor, minute)
-        grown = 1.0 + path / 1024.0
-        for _ in range(10):  # (1 + x/1024)**1024: an exponential made of exact operations
-            grown *= grown
-        return np.rint(grown * (instrument.price * instrument.scale)).astype(np.int64)
-
-    def _path(self, factor: Factor, minute: Ints) -> Floats:
-        path = np.zeros(minute.shape)
-        turn = _MINUTES_A_DAY * (factor.reach / factor.daily) ** 2
-        for octave in range(_OCTAVES):
-            length = float(4**octave)
-            size = factor.daily * (length / _MINUTES_A_DAY / (1.0 + length / turn)) ** 0.5
-            path += size * smooth(key(self.seed, factor.name, octave), minute, 2 * octave)
-        return path
-
-    def _dress(self, instrument: Instrument, minute: Ints, opened: Ints, closed: Ints) -> Minutes:
-        wick = 2.0 * instrument.daily * instrument.price * instrument.scale / _MINUTES_A_DAY**0.5
-        hashed = words(key(self.seed, instrument.name, "minute"), minute)
-        above, below = bits(hashed, 0, 20), bits(hashed, 20, 20)
-        return Minutes(
-            minute=minute,
-            open=opened,
-            high=np.maximum(opened, closed) + (above * above * wick).astype(np.int64),
-            low=np.minimum(opened, closed) - (below * below * wick).astype(np.int64),
-            close=closed,
-            ticks=_LEAST_TICKS + (bits(hashed, 40, 12) * _EXTRA_TICKS).astype(np.int64),
-            spread=instrument.spread
-            + (bits(hashed, 52, 12) * instrument.spread_extra).astype(np.int64),
-        )
 
     def _grid(self, symbol: str, minute: Ints) -> Table:
         bars = self.minutes(symbol, minute)
         where = np.repeat(np.arange(minute.size), bars.ticks)
         starts = np.cumsum(bars.ticks) - bars.ticks
         index = np.arange(where.size, dtype=np.int64) - starts[where]
-        bars = _take(bars, where)
+        bars = bars.take(where)
         return _priced(INSTRUMENTS[symbol], bars, self._draw(symbol, bars, index))
 
     def _draw(self, symbol: str, bars: Minutes, index: Ints) -> Draw:
@@ -204,18 +148,6 @@ class Market:
 def _line(step: Ints, start: Ints, end: Ints, length: Ints) -> Floats:
     slope: Floats = start + (end - start) * (step / length)
     return slope
-
-
-def _take(bars: Minutes, where: npt.NDArray[Any]) -> Minutes:
-    return Minutes(
-        bars.minute[where],
-        bars.open[where],
-        bars.high[where],
-        bars.low[where],
-        bars.close[where],
-        bars.ticks[where],
-        bars.spread[where],
-    )
 
 
 def _priced(instrument: Instrument, bars: Minutes, draw: Draw) -> Table:

@@ -1,50 +1,50 @@
-"""AccountInfo, TradePosition and pending TradeOrder rows of a book."""
+"""AccountInfo and TradePosition rows of an account's state."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terminal_sim.broker.book import Book, Held, Valued
-from terminal_sim.broker.plans import order_ticket
-from terminal_sim.broker.trades import SYMBOLS
+from terminal_sim.broker.state import AccountState
+from terminal_sim.broker.valuing import Valuation
 from terminal_sim.catalogue import catalogue
-from terminal_sim.market.instruments import INSTRUMENTS
+from terminal_sim.market.clocks import WallClock
 from terminal_sim.module.structs import StructSequence, maker, struct
-from terminal_sim.scenario.model import Order
 
-_EXPERT, _CLIENT = 3, 0
+if TYPE_CHECKING:
+    from terminal_sim.terminal.account import Session
+
 # Margin level, in percent, at which a broker warns and closes positions.
 _CALL_LEVEL, _STOP_LEVEL = 50.0, 30.0
-# A pending order without a price stands this far from the market.
-_AWAY = 0.02
 _MAX_PENDING = 200
 
 
-def account_info(book: Book, now_ms: int, *, investor: bool) -> StructSequence:
-    """Return AccountInfo; an investor (read-only password) may not trade."""
-    account, valued = book.account, book.value(now_ms)
-    margin = round(valued.held.margin, book.digits)
+def account_info(session: "Session") -> StructSequence:
+    """Return AccountInfo.
+
+    An investor (read-only password) may not trade, and nobody may while the broker is not there.
+    """
+    profile, valued = session.state.profile, session.value()
     constants = catalogue().constants
-    return _filled(
+    return filled(
         "AccountInfo",
-        login=account.login,
+        login=profile.login,
         trade_mode=constants["ACCOUNT_TRADE_MODE_DEMO"],
-        leverage=account.leverage,
+        leverage=profile.leverage,
         limit_orders=_MAX_PENDING,
         margin_so_mode=constants["ACCOUNT_STOPOUT_MODE_PERCENT"],
-        trade_allowed=not investor,
+        trade_allowed=session.line.up and not session.investor,
         trade_expert=True,
-        margin_mode=constants[f"ACCOUNT_MARGIN_MODE_RETAIL_{account.margin_mode.upper()}"],
-        currency_digits=book.digits,
+        margin_mode=constants[f"ACCOUNT_MARGIN_MODE_RETAIL_{profile.margin_mode.upper()}"],
+        currency_digits=session.state.digits,
         fifo_close=False,
         balance=valued.balance,
         credit=valued.credit,
-        profit=round(float(valued.profit.sum()), book.digits),
+        profit=valued.floating,
         equity=valued.equity,
-        margin=margin,
-        margin_free=round(valued.equity - margin, book.digits),
-        margin_level=valued.equity / margin * 100 if margin else 0.0,
+        margin=valued.margin,
+        margin_free=valued.margin_free,
+        margin_level=valued.margin_level,
         margin_so_call=_CALL_LEVEL,
         margin_so_so=_STOP_LEVEL,
         margin_initial=0.0,
@@ -52,10 +52,10 @@ def account_info(book: Book, now_ms: int, *, investor: bool) -> StructSequence:
         assets=0.0,
         liabilities=0.0,
         commission_blocked=0.0,
-        name=account.name,
-        server=account.server,
-        currency=account.currency,
-        company=book.server.company,
+        name=profile.name,
+        server=session.terms.server,
+        currency=profile.currency,
+        company=session.terms.company,
     )
 
 
@@ -63,98 +63,65 @@ class PositionRows:
     """Turns a valued account into TradePosition rows; what does not move is prepared once.
 
     Args:
-        book: The account.
+        wall: The server's wall clock.
     """
 
-    def __init__(self, book: Book) -> None:
-        self._book = book
+    def __init__(self, wall: WallClock) -> None:
+        self._wall = wall
         self._make = maker("TradePosition")
-        self._still: tuple[Held, tuple[list[Any], ...], tuple[list[Any], ...]] | None = None
-        self._rows: tuple[Valued, tuple[StructSequence, ...]] | None = None
+        self._still: tuple[int, tuple[list[Any], ...], tuple[list[Any], ...]] | None = None
+        self._rows: tuple[Valuation, tuple[StructSequence, ...]] | None = None
 
-    def rows(self, now_ms: int) -> tuple[StructSequence, ...]:
-        """Return the open positions, oldest first."""
-        valued = self._book.value(now_ms)
+    def rows(self, state: AccountState, valued: Valuation) -> tuple[StructSequence, ...]:
+        """Return the open positions, in the order they were opened.
+
+        One maker serves one state object: its versions tell what has moved.
+        """
         last = self._rows
         if last and last[0] is valued:
             return last[1]
-        before, after = self._columns(valued.held)
-        swap = [0.0] * len(valued.profit)
+        before, swap, after = self._columns(state, valued)
         moving = valued.price.tolist(), swap, valued.profit.tolist()
         rows = tuple(map(self._make, zip(*before, *moving, *after, strict=True)))
         self._rows = valued, rows
         return rows
 
-    def _columns(self, held: Held) -> tuple[tuple[list[Any], ...], tuple[list[Any], ...]]:
-        """Return the columns up to ``tp`` and from ``symbol`` on."""
+    def _columns(
+        self, state: AccountState, valued: Valuation
+    ) -> tuple[tuple[list[Any], ...], list[float], tuple[list[Any], ...]]:
+        """Return the columns up to ``price_current``, the swaps, and those from ``symbol`` on."""
         last = self._still
-        if last and last[0] is held:
-            return last[1], last[2]
-        trades = held.trades
-        opened_ms = self._book.wall.walls_ms(trades.opened)
-        ticket, msc, opened = trades.ticket.tolist(), opened_ms.tolist(), opened_ms // 1000
-        reason = np.where(trades.magic > 0, _EXPERT, _CLIENT).tolist()
-        kind = np.where(trades.sign > 0, 0, 1).tolist()
-        seconds, magic = opened.tolist(), trades.magic.tolist()
-        numbers = trades.volume.tolist(), trades.price.tolist(), trades.sl.tolist()
-        before = (ticket, seconds, msc, seconds, msc, kind, magic, ticket, reason, *numbers)
-        names = [SYMBOLS[i] for i in trades.symbol.tolist()]
-        after = names, trades.comment.tolist(), [""] * len(names)
-        self._still = held, (*before, trades.tp.tolist()), after
-        return self._still[1], self._still[2]
+        if last is None or last[0] != valued.version:
+            held = [state.positions[ticket] for ticket in valued.tickets]
+            opened = self._wall.walls_ms(np.array([p.opened_ms for p in held], np.int64))
+            updated = self._wall.walls_ms(np.array([p.updated_ms for p in held], np.int64))
+            before = (
+                [p.ticket for p in held],
+                (opened // 1000).tolist(),
+                opened.tolist(),
+                (updated // 1000).tolist(),
+                updated.tolist(),
+                [0 if p.sign > 0 else 1 for p in held],
+                [p.magic for p in held],
+                [p.identifier for p in held],
+                [p.reason for p in held],
+                [p.volume for p in held],
+                [p.price_open for p in held],
+                [p.sl for p in held],
+                [p.tp for p in held],
+            )
+            names, comments = [p.symbol for p in held], [p.comment for p in held]
+            after = [p.swap for p in held], names, comments, [""] * len(held)
+            last = self._still = valued.version, before, after
+        return last[1], last[2][0], last[2][1:]
 
 
-def pending_orders(book: Book, now_ms: int) -> tuple[StructSequence, ...]:
-    """Return the pending orders placed up to an instant."""
-    orders = enumerate(book.account.orders)
-    return tuple(
-        _pending(book, number, order, now_ms)
-        for number, order in orders
-        if order.placed_at.ms <= now_ms
-    )
+def filled(name: str, /, **values: Any) -> StructSequence:  # noqa: ANN401 - a field may hold anything
+    """Return a result struct from its fields by name.
 
-
-def _pending(book: Book, number: int, order: Order, now_ms: int) -> StructSequence:
-    constants = catalogue().constants
-    quote = book.tape.at(order.symbol, now_ms)
-    placed_ms = book.wall.wall_ms(order.placed_at.ms)
-    return _filled(
-        "TradeOrder",
-        ticket=order_ticket(book.base, number),
-        time_setup=placed_ms // 1000,
-        time_setup_msc=placed_ms,
-        time_done=0,
-        time_done_msc=0,
-        time_expiration=0,
-        type=constants[f"ORDER_TYPE_{order.type.upper()}"],
-        type_time=constants["ORDER_TIME_GTC"],
-        type_filling=constants["ORDER_FILLING_RETURN"],
-        state=constants["ORDER_STATE_PLACED"],
-        magic=order.magic,
-        position_id=0,
-        position_by_id=0,
-        reason=_EXPERT if order.magic else _CLIENT,
-        volume_initial=order.volume,
-        volume_current=order.volume,
-        price_open=_limit(book, order) if order.price is None else order.price,
-        sl=order.sl,
-        tp=order.tp,
-        price_current=quote.ask if order.type.startswith("buy") else quote.bid,
-        price_stoplimit=0.0,
-        symbol=order.symbol,
-        comment=order.comment,
-        external_id="",
-    )
-
-
-def _limit(book: Book, order: Order) -> float:
-    """Return a price away from the market of the moment the order was placed."""
-    bid = float(book.tape.market.quotes(order.symbol, np.array([order.placed_at.ms]))["bid"][0])
-    below = order.type in {"buy_limit", "sell_stop"}
-    return round(bid * (1 - _AWAY if below else 1 + _AWAY), INSTRUMENTS[order.symbol].digits)
-
-
-def _filled(name: str, /, **values: Any) -> StructSequence:  # noqa: ANN401 - a field may hold anything
+    Raises:
+        KeyError: A field is missing.
+    """
     cls = struct(name)
     return cls(_ordered(cls.__match_args__, values))
 

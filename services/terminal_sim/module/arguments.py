@@ -14,7 +14,7 @@ Error = tuple[int, str]
 # The largest count and ticket the real module's C types hold.
 MAX_COUNT, _MAX_WORD = 2**31 - 1, 2**64 - 1
 # Seconds of the year 3000: MetaTrader's own last date.
-_MAX_EPOCH = 32_536_799_999
+MAX_EPOCH = 32_536_799_999
 
 
 class Refusal(Exception):
@@ -79,6 +79,25 @@ def integer(name: str, value: Any, low: int = 0, high: int = _MAX_WORD) -> int: 
     return number
 
 
+def number(name: str, value: Any) -> float:  # noqa: ANN401 - whatever a caller gave
+    """Return a number, which may be NaN or infinite.
+
+    Raises:
+        Refusal: Another type, or a whole number no float can hold.
+    """
+    if not isinstance(value, float | int):
+        raise invalid(name)
+    try:
+        return float(value)
+    except OverflowError:
+        raise invalid(name) from None
+
+
+def is_sound(value: str) -> bool:
+    """Tell whether a text can be sent: half of a surrogate pair cannot."""
+    return value.isascii() or value == value.encode(errors="replace").decode()
+
+
 def text(name: str, value: Any) -> str:  # noqa: ANN401 - whatever a caller gave
     """Return a text.
 
@@ -104,8 +123,8 @@ def epoch(name: str, value: Any) -> int:  # noqa: ANN401 - whatever a caller gav
         if not math.isfinite(seconds):
             raise invalid(name)
         seconds = math.floor(seconds)
-    number = integer(name, seconds, -_MAX_EPOCH, _MAX_WORD)
-    return min(number, _MAX_EPOCH)
+    number = integer(name, seconds, -MAX_EPOCH, _MAX_WORD)
+    return min(number, MAX_EPOCH)
 
 
 def mask(group: str) -> Callable[[str], bool]:

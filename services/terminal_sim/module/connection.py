@@ -75,6 +75,7 @@ class ConnectionFunctions:
     def shutdown(self) -> bool:
         """Close the library's connection to the terminal, for every client of the process."""
         self.terminal.connected = False
+        self.terminal.books.clear()
         return True
 
     @entry(arity=0)
@@ -86,28 +87,28 @@ class ConnectionFunctions:
     def last_error(self, *args: object, **kwargs: object) -> Error:
         """Return code and text of the last call, whoever made it."""
         check_arity("last_error", 0, args, kwargs)
-        return self.terminal.error
+        with self.terminal.lock:
+            return self.terminal.error
 
     @entry(arity=0)
     def account_info(self) -> StructSequence:
         """Return the account that is logged in."""
-        session = self.terminal.account()
-        now_ms = self.terminal.clock.now_ms()
-        return account_rows.account_info(session.book, now_ms, investor=session.investor)
+        return account_rows.account_info(self.terminal.account())
 
     @entry(arity=0)
     def terminal_info(self) -> StructSequence:
         """Return the terminal's state and settings."""
         self.terminal.require()
         session = self.terminal.session
+        online = session is not None and session.line.up
         values = {
-            "connected": session is not None,
-            "trade_allowed": True,
+            "connected": online,
+            "trade_allowed": self.terminal.autotrading(),
             "build": BUILD,
             "maxbars": MAX_BARS,
             "codepage": _UTF8,
-            "ping_last": _PING_US if session else 0,
-            "company": session.book.server.company if session else "MetaQuotes Ltd.",
+            "ping_last": _PING_US if online else 0,
+            "company": session.terms.company if session else "MetaQuotes Ltd.",
             "name": "MetaTrader 5",
             "language": "English",
             "path": _PATH,

@@ -25,8 +25,9 @@ def entry(
 ) -> Callable[[Callable[..., object]], Callable[..., Any]]:
     """Make a method a function of the module.
 
-    The result sets ``last_error()``, answers ``failure`` when the method refuses, and holds the
-    interpreter for the configured time of a call.
+    The result holds the terminal's lock, knows what the broker has told by then, sets
+    ``last_error()``, answers ``failure`` when the method refuses, holds the interpreter for the
+    configured time of a call, and suffers whatever faults are on.
 
     Args:
         failure: What a refused call returns.
@@ -41,17 +42,29 @@ def entry(
         def call(self: HasTerminal, /, *args: P.args, **kwargs: P.kwargs) -> object:
             if arity is not None:
                 check_arity(method.__name__, arity, args, kwargs)
-            terminal = self.terminal
-            if terminal.timing.call_seconds:
-                hold_interpreter(terminal.timing.call_seconds)
-            try:
-                answer = method(self, *args, **kwargs)
-            except Refusal as refused:
-                terminal.error = refused.error
-                return failure
-            terminal.error = SUCCESS
-            return answer
+            with self.terminal.lock:
+                return _answer(
+                    self.terminal, method.__name__, failure, lambda: method(self, *args, **kwargs)
+                )
 
         return call
 
     return decorate
+
+
+def _answer(
+    terminal: Terminal, function: str, failure: object, work: Callable[[], object]
+) -> object:
+    if terminal.timing.call_seconds:
+        hold_interpreter(terminal.timing.call_seconds)
+    try:
+        if terminal.faults:
+            terminal.mischance.before(function)
+        terminal.pump()
+        answer, error = work(), SUCCESS
+    except Refusal as refused:
+        answer, error = failure, refused.error
+    terminal.error = error
+    if terminal.faults:
+        terminal.mischance.after(function)
+    return answer

@@ -4,6 +4,7 @@ import numpy as np
 
 from terminal_sim.catalogue import catalogue
 from terminal_sim.market.bars import FIRST_S
+from terminal_sim.market.clocks import WallClock
 from terminal_sim.market.instruments import INSTRUMENTS
 from terminal_sim.market.prices import MINUTE_MS, Table
 from terminal_sim.market.timeframes import Span, moved, opened, span
@@ -20,7 +21,8 @@ from terminal_sim.module.arguments import (
 from terminal_sim.module.connection import MAX_BARS
 from terminal_sim.module.entry import entry
 from terminal_sim.module.structs import StructSequence
-from terminal_sim.terminal.session import Session, Terminal
+from terminal_sim.terminal.account import Session
+from terminal_sim.terminal.session import Terminal
 
 # Ticks in one answer at most: about 60 MB, some 46 hours of a symbol.
 _MAX_TICKS = 1_000_000
@@ -63,14 +65,14 @@ class QuoteFunctions:
         """Return SymbolInfo of a symbol."""
         name = text("symbol", symbol)
         session = self.terminal.account()
-        return self._info(session, _known(name))
+        return self._info(session, known(name))
 
     @entry(arity=1)
     def symbol_info_tick(self, symbol: object) -> StructSequence:
         """Return the last tick of a symbol."""
         name = text("symbol", symbol)
         session = self.terminal.account()
-        return symbol_rows.tick(session.book, _known(name), self.terminal.clock.now_ms())
+        return symbol_rows.tick(session.tape.at(known(name), session.now_ms()), session.wall)
 
     @entry(failure=False)
     def symbol_select(self, *args: object, **kwargs: object) -> bool:
@@ -86,8 +88,7 @@ class QuoteFunctions:
         if len(args) == 1 or args[1]:
             self.terminal.hidden.discard(name)
             return True
-        rows = session.positions.rows(self.terminal.clock.now_ms())
-        if any(row.symbol == name for row in rows):
+        if any(held.symbol == name for held in session.state.positions.values()):
             raise refusal("RES_E_FAIL")
         self.terminal.hidden.add(name)
         return True
@@ -100,8 +101,8 @@ class QuoteFunctions:
         name, length = text("symbol", symbol), _span(timeframe)
         last, number = epoch("date_from", date_from), _count(count)
         session = self.terminal.account()
-        now_ms = self.terminal.clock.now_ms()
-        return session.bars.until(_known(name), length, last, min(number, MAX_BARS), now_ms)
+        now_ms = session.now_ms()
+        return session.bars.until(known(name), length, last, min(number, MAX_BARS), now_ms)
 
     @entry(arity=4)
     def copy_rates_from_pos(
@@ -112,8 +113,8 @@ class QuoteFunctions:
         start = integer("start_pos", start_pos, high=MAX_COUNT)
         number = min(_count(count), MAX_BARS)
         session = self.terminal.account()
-        now_ms = self.terminal.clock.now_ms()
-        return session.bars.latest(_known(name), length, start, number, now_ms)
+        now_ms = session.now_ms()
+        return session.bars.latest(known(name), length, start, number, now_ms)
 
     @entry(arity=4)
     def copy_rates_range(
@@ -123,11 +124,11 @@ class QuoteFunctions:
         name, length = text("symbol", symbol), _span(timeframe)
         first, last = _dates(date_from, date_to)
         session = self.terminal.account()
-        now_ms = self.terminal.clock.now_ms()
-        present = session.book.wall.latest_ms(now_ms) // 1000
+        now_ms = session.now_ms()
+        present = session.wall.latest_ms(now_ms) // 1000
         newest = opened(length, max(min(last, present), FIRST_S))
         floor = moved(length, newest, -MAX_BARS)
-        table = session.bars.between(_known(name), length, max(first, floor), last, now_ms)
+        table = session.bars.between(known(name), length, max(first, floor), last, now_ms)
         return table[-MAX_BARS:]
 
     @entry(arity=4)
@@ -140,8 +141,9 @@ class QuoteFunctions:
         shown = _flags(flags)
         session = self.terminal.account()
         number = min(number, _MAX_TICKS)
-        stop = first + (number * _SPARSEST_MS + 2 * MINUTE_MS) // 1000
-        return self._ticks(session, _known(name), first * 1000, stop * 1000, shown)[:number]
+        span = number * _SPARSEST_MS + 2 * MINUTE_MS
+        stop = _shown_stop(session.wall, first * 1000, span)
+        return self._ticks(session, known(name), first * 1000, stop, shown)[:number]
 
     @entry(arity=4)
     def copy_ticks_range(
@@ -154,11 +156,11 @@ class QuoteFunctions:
         session = self.terminal.account()
         longest = _MAX_TICKS * _SPARSEST_MS // 1000
         stop = min(last, first + longest) * 1000 + 1
-        return self._ticks(session, _known(name), first * 1000, stop, shown)[:_MAX_TICKS]
+        return self._ticks(session, known(name), first * 1000, stop, shown)[:_MAX_TICKS]
 
     def _info(self, session: Session, symbol: str) -> StructSequence:
         shown = symbol not in self.terminal.hidden
-        return session.symbols.row(symbol, self.terminal.clock.now_ms(), shown=shown)
+        return session.symbols.row(symbol, session.now_ms(), shown=shown)
 
     def _ticks(
         self, session: Session, symbol: str, first_ms: int, stop_ms: int, shown: bool
@@ -167,12 +169,12 @@ class QuoteFunctions:
 
         ``first`` is no earlier than the market itself.
         """
-        wall = session.book.wall
+        wall = session.wall
         low, high = wall.bounds_ms(first_ms, stop_ms)
-        high = min(high, self.terminal.clock.now_ms() + 1)
+        high = min(high, session.now_ms() + 1)
         if not shown or low >= high:
             return np.empty(0, catalogue().ticks())
-        quotes = self.terminal.market.ticks(symbol, low, high)
+        quotes = session.tape.market.ticks(symbol, low, high)
         msc = wall.walls_ms(quotes["time_msc"])
         inside = (msc >= first_ms) & (msc < stop_ms)
         table = np.zeros(int(inside.sum()), catalogue().ticks())
@@ -184,10 +186,26 @@ class QuoteFunctions:
         return table
 
 
-def _known(symbol: str) -> str:
+def known(symbol: str) -> str:
+    """Return a symbol the server has.
+
+    Raises:
+        Refusal: -4.
+    """
     if symbol not in INSTRUMENTS:
         raise refusal("RES_E_NOT_FOUND")
     return symbol
+
+
+def _shown_stop(wall: WallClock, first_ms: int, span_ms: int) -> int:
+    """Return the reading by which the clock has shown ``span_ms`` of readings from the first on."""
+    stop = 0
+    longer = first_ms + span_ms
+    while longer != stop:
+        stop = longer
+        gaps = (end - max(start, first_ms) for start, end in wall.skipped_ms(first_ms, stop))
+        longer = first_ms + span_ms + sum(gaps)
+    return stop
 
 
 def _span(timeframe: object) -> Span:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from terminal_sim.broker.book import Book
 from terminal_sim.catalogue import catalogue
 from terminal_sim.market.bars import Bars
+from terminal_sim.market.clocks import WallClock
 from terminal_sim.market.instruments import INSTRUMENTS, Instrument
 from terminal_sim.market.money import rate
+from terminal_sim.market.tape import Quote, Tape
 from terminal_sim.market.timeframes import DAY_S
 from terminal_sim.module.structs import StructSequence, struct
 
@@ -36,10 +37,9 @@ _WEDNESDAY = 3
 _TICK_FLAGS = ("TICK_FLAG_BID", "TICK_FLAG_ASK")
 
 
-def tick(book: Book, symbol: str, now_ms: int) -> StructSequence:
-    """Return the newest Tick of a symbol."""
-    quote = book.tape.at(symbol, now_ms)
-    msc = book.wall.wall_ms(quote.time_msc)
+def tick(quote: Quote, wall: WallClock) -> StructSequence:
+    """Return a Tick row."""
+    msc = wall.wall_ms(quote.time_msc)
     return struct("Tick")((msc // 1000, quote.bid, quote.ask, 0.0, 0, msc, tick_flags(), 0.0))
 
 
@@ -52,13 +52,17 @@ class SymbolRows:
     """Makes SymbolInfo rows; the day's extremes are worked out once a minute.
 
     Args:
-        book: Whose currency prices the ticks, and whose server's clock begins the day.
+        tape: Newest ticks.
+        wall: The server's clock, which begins the day.
         bars: Bars on that clock.
+        currency: Of the account; the value of a tick is counted in it.
     """
 
-    def __init__(self, book: Book, bars: Bars) -> None:
-        self._book = book
+    def __init__(self, tape: Tape, wall: WallClock, bars: Bars, currency: str) -> None:
+        self._tape = tape
+        self._wall = wall
         self._bars = bars
+        self._currency = currency
         self._days: dict[str, tuple[int, dict[str, float]]] = {}
 
     def row(self, symbol: str, now_ms: int, *, shown: bool) -> StructSequence:
@@ -73,14 +77,13 @@ class SymbolRows:
         )
 
     def _moving(self, symbol: str, now_ms: int) -> dict[str, Any]:
-        instrument, tape = INSTRUMENTS[symbol], self._book.tape
+        instrument, tape = INSTRUMENTS[symbol], self._tape
         quote = tape.at(symbol, now_ms)
-        target = self._book.account.currency
-        value = rate(instrument.profit, target, lambda leg: tape.at(leg, now_ms).bid)
+        value = rate(instrument.profit, self._currency, lambda leg: tape.at(leg, now_ms).bid)
         value *= instrument.contract * instrument.point
         day = self._day(symbol, now_ms)
         return {
-            "time": self._book.wall.wall_ms(quote.time_msc) // 1000,
+            "time": self._wall.wall_ms(quote.time_msc) // 1000,
             "spread": round((quote.ask - quote.bid) * instrument.scale),
             "bid": quote.bid,
             "ask": quote.ask,

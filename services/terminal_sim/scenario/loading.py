@@ -1,7 +1,8 @@
-"""Reading a scenario file and refusing a bad one, with its name and the reason."""
+"""Reading a scenario file and refusing a bad one, with its name, the line and the reason."""
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterator
 from functools import partial
@@ -13,6 +14,7 @@ import msgspec
 
 from terminal_sim.market.clocks import WallClock
 from terminal_sim.market.instruments import INSTRUMENTS
+from terminal_sim.scenario.lines import locate, steps
 from terminal_sim.scenario.model import (
     Account,
     Model,
@@ -23,9 +25,18 @@ from terminal_sim.scenario.model import (
     ScenarioError,
 )
 from terminal_sim.scenario.moments import Moment, parse
+from terminal_sim.scenario.planned import PlannedFault
+from terminal_sim.scenario.planned import parse as parse_fault
 
 # 2000-01-02 and 2100-01-01: nothing can be bought outside the market's time on any clock.
 _MARKET_START, _MARKET_END = 946_771_200_000, 4_102_444_800_000
+# A year of trades every six seconds; their history fits into some hundred MB.
+_MOST_CYCLES = 5_000_000
+
+_PLACE = re.compile(r"^\$[^\s:`]*|(?<=- at `)\$[^`]*(?=`$)")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_LINE = re.compile(r"\bline (\d+)")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def load(path: Path, start_ms: int) -> Scenario:
@@ -40,21 +51,36 @@ def load(path: Path, start_ms: int) -> Scenario:
         ScenarioError: The file cannot be read, parsed or made sense of.
     """
     try:
-        raw = _parsed(path)
-        hook = partial(_decode, start_ms=start_ms)
-        scenario = msgspec.convert(raw, Scenario, dec_hook=hook)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ScenarioError(path, error.strerror or "cannot be read") from error
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise ScenarioError(path, str(error)) from None
-    for fault in faults(scenario):
-        raise ScenarioError(path, fault)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ScenarioError(path, f"line {line}: {error}") from None
+    raw = _parsed(path, text)
+    try:
+        scenario = msgspec.convert(raw, Scenario, dec_hook=partial(_decode, start_ms=start_ms))
+    except (ValueError, RecursionError) as error:
+        raise _refused(path, text, str(error)) from None
+    for fault in faults(scenario, start_ms):
+        raise _refused(path, text, fault)
     return scenario
 
 
-def faults(scenario: Scenario) -> Iterator[str]:
-    """Yield what is wrong with a scenario that decodes."""
+def _refused(path: Path, text: str, fault: str) -> ScenarioError:
+    """Return the error for a fault that names its place, with the line of that place."""
+    place = _PLACE.search(fault)
+    keys = steps(place[0]) if place else ()
+    extra = _UNKNOWN.search(fault)
+    if extra:
+        keys = (*keys, extra[1])
+    return ScenarioError(path, f"line {locate(text, path.suffix, keys)}: {fault}")
+
+
+def faults(scenario: Scenario, start_ms: int) -> Iterator[str]:
+    """Yield what is wrong with a scenario that decodes; each begins with its place."""
     for i, server in enumerate(scenario.servers):
+        yield from _text_faults(f"$.servers[{i}]", server)
         try:
             WallClock(server.clock)
         except ValueError as error:
@@ -70,19 +96,33 @@ def faults(scenario: Scenario) -> Iterator[str]:
         if (account.login, account.server) in held:
             yield f"{where}.login: {account.login} is already an account of {account.server}"
         held.add((account.login, account.server))
-        yield from (where + fault for fault in _account_faults(account))
+        yield from (where + fault for fault in _account_faults(account, start_ms))
+    for i, planned in enumerate(scenario.faults):
+        target = planned.injection.server
+        if target is not None and target not in names:
+            yield f"$.faults[{i}].server: no server is named {target!r}"
 
 
-def _parsed(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".toml":
-        return tomllib.loads(text)
-    if path.suffix == ".json":
-        return json.loads(text)
-    raise ValueError("a scenario file ends in .toml or .json")
+def _parsed(path: Path, text: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    try:
+        if path.suffix == ".toml":
+            return tomllib.loads(text)
+        if path.suffix == ".json":
+            return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        named = _LINE.search(str(error))
+        line = named[1] if named else text.count("\n") + 1
+        raise ScenarioError(path, f"line {line}: {error}") from None
+    raise ScenarioError(path, "a scenario file ends in .toml or .json")
 
 
-def _decode(kind: type, value: Any, start_ms: int) -> Moment:  # noqa: ANN401 - a decoder's hook
+def _decode(
+    kind: type,
+    value: Any,  # noqa: ANN401 - a decoder's hook
+    start_ms: int,
+) -> Moment | PlannedFault:
+    if kind is PlannedFault:
+        return parse_fault(value)
     if kind is not Moment:
         raise NotImplementedError
     try:
@@ -91,21 +131,30 @@ def _decode(kind: type, value: Any, start_ms: int) -> Moment:  # noqa: ANN401 - 
         raise ValueError(str(error)) from None
 
 
-def _account_faults(account: Account) -> Iterator[str]:
+def _account_faults(account: Account, start_ms: int) -> Iterator[str]:
     if not account.password:
         yield ".password: is empty"
+    yield from _text_faults("", account)
     yield from _time_faults("", account)
     for where, part in _parts(account):
         if part.symbol not in INSTRUMENTS:
             yield f"{where}.symbol: no symbol is named {part.symbol!r}"
+        yield from _text_faults(where, part)
         yield from _time_faults(where, part)
     for i, position in enumerate(account.positions):
         if position.closed_at and position.closed_at.ms <= position.opened_at.ms:
             yield f".positions[{i}].closed_at: is not after opened_at"
-    if account.robot and account.robot.hold_s >= account.robot.period_s:
-        yield ".robot.hold_s: must be less than period_s"
+    if account.robot:
+        yield from _robot_faults(account.robot, start_ms)
     if account.margin_mode == "netting":
         yield from _netting_faults(account)
+
+
+def _robot_faults(robot: Robot, start_ms: int) -> Iterator[str]:
+    if robot.hold_s >= robot.period_s:
+        yield ".robot.hold_s: must be less than period_s"
+    if (start_ms - robot.starts_at.ms) / 1000 / robot.period_s > _MOST_CYCLES:
+        yield f".robot.starts_at: the robot would have traded more than {_MOST_CYCLES} times"
 
 
 def _parts(account: Account) -> Iterator[tuple[str, Position | Order | Robot]]:
@@ -122,6 +171,14 @@ def _time_faults(where: str, part: Model) -> Iterator[str]:
         value = getattr(part, name)
         if isinstance(value, Moment) and not _MARKET_START <= value.ms < _MARKET_END:
             yield f"{where}.{name}: the market lasts from 2000 to 2100"
+
+
+def _text_faults(where: str, part: Model) -> Iterator[str]:
+    """Yield texts that JSON can write and nobody can send: halves of surrogate pairs."""
+    for name in part.__struct_fields__:
+        value = getattr(part, name)
+        if isinstance(value, str) and not value.isascii() and _HALF.search(value):
+            yield f"{where}.{name}: is not valid Unicode"
 
 
 def _netting_faults(account: Account) -> Iterator[str]:

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from terminal_sim.market.clocks import EET_US
 from terminal_sim.scenario.moments import Moment
+from terminal_sim.scenario.planned import PlannedFault
 
 Volume = Annotated[float, Meta(gt=0, le=1_000_000)]
 Price = Annotated[float, Meta(ge=0, le=1e9)]
@@ -35,11 +36,17 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Server(Model, frozen=True):
-    """A broker's server; ``clock`` is a rule of :class:`terminal_sim.clocks.WallClock`."""
+    """A broker's server; ``clock`` is a rule of :class:`terminal_sim.market.clocks.WallClock`.
+
+    ``commission`` is charged per lot and deal, in the account's currency. On ``weekdays`` only
+    crypto is traded on Saturday and Sunday of its clock.
+    """
 
     name: Name
     company: Text = "MT5Swarm Ltd"
     clock: str = EET_US
+    commission: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    trading_days: Literal["all", "weekdays"] = "all"
 
 
 class Position(Model, frozen=True):
@@ -116,6 +123,7 @@ class Scenario(Model, frozen=True):
     servers: Annotated[tuple[Server, ...], Meta(min_length=1)]
     accounts: Annotated[tuple[Account, ...], Meta(min_length=1)]
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1
+    faults: tuple[PlannedFault, ...] = ()
 
     def server(self, name: str) -> Server | None:
         """Return the server of that name."""

@@ -10,12 +10,24 @@ _RELATIVE = re.compile(r"([+-])(\d{1,9})([smhd])")
 
 
 class Moment:
-    """An instant in UTC epoch milliseconds; a type of its own for the decoder."""
+    """An instant in UTC epoch milliseconds; a type of its own for the decoder.
 
-    __slots__ = ("ms",)
+    Attributes:
+        ms: The instant.
+        offset_ms: How far it is from midnight before the start; None when it is absolute.
+    """
 
-    def __init__(self, ms: int) -> None:
+    __slots__ = ("ms", "offset_ms")
+
+    def __init__(self, ms: int, offset_ms: int | None = None) -> None:
         self.ms = ms
+        self.offset_ms = offset_ms
+
+    def counted_from(self, midnight_ms: int) -> "Moment":
+        """Return the same moment of a simulation that began on another day."""
+        return (
+            self if self.offset_ms is None else Moment(midnight_ms + self.offset_ms, self.offset_ms)
+        )
 
     def __repr__(self) -> str:
         return f"Moment({self.ms})"
@@ -39,8 +51,8 @@ def parse(value: Any, start_ms: int) -> Moment:  # noqa: ANN401 - what a TOML or
         raise ValueError(f"a time is an ISO 8601 text or an offset such as -3d, not {value!r}")  # noqa: TRY004 - the decoder reports ValueError with its place
     if match := _RELATIVE.fullmatch(value):
         size = int(match[2]) * _UNITS_MS[match[3]]
-        midnight = start_ms - start_ms % DAY_MS
-        return Moment(midnight - size if match[1] == "-" else midnight + size)
+        offset = -size if match[1] == "-" else size
+        return Moment(start_ms - start_ms % DAY_MS + offset, offset)
     return _absolute(datetime.fromisoformat(value))
 
 

@@ -1,60 +1,36 @@
-"""The supervisor's process: terminals, their keeper, and an HTTP API that never freezes."""
+"""The supervisor's process: brokers, terminals, and an HTTP API that never freezes."""
 
 import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
 import uvicorn
 
+from terminal_sim.broker.process import BrokerSettings
 from terminal_sim.market.clocks import Clock
 from terminal_sim.scenario.loading import load
+from terminal_sim.scenario.model import Scenario
 from terminal_sim.supervisor.control import create_app
-from terminal_sim.supervisor.fleet import Fleet
+from terminal_sim.supervisor.fault_book import FaultBook
+from terminal_sim.supervisor.fleet import BrokerFailed, Fleet
+from terminal_sim.supervisor.options import Options, ServeError, reason
+from terminal_sim.supervisor.plan import follow
 from terminal_sim.terminal.process import Settings
-from terminal_sim.terminal.session import Timing
 
 _LOG = logging.getLogger("terminal_sim.supervisor")
 _BACKLOG = 128
 
 
-class ServeError(Exception):
-    """The simulator cannot start; the message is one line for a person."""
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What ``serve`` was told.
-
-    Attributes:
-        scenario: Scenario file.
-        host: Address of the terminals and of the API.
-        terminals: How many.
-        port_base: Port of the first terminal; 0 takes free ports.
-        control_port: Port of the API; 0 takes a free port.
-        key_file: File with the API's key.
-        ready_file: Written when everything listens.
-        timing: How long calls take.
-    """
-
-    scenario: Path
-    host: str
-    terminals: int
-    port_base: int
-    control_port: int
-    key_file: Path | None
-    ready_file: Path | None
-    timing: Timing
-
-
 class _Server(uvicorn.Server):
-    """Leaves signals to the supervisor, which has terminals to end."""
+    """Leaves signals to the supervisor, which has processes to end."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -66,36 +42,34 @@ def serve(options: Options, clock: Clock) -> None:
 
     Raises:
         ScenarioError: The scenario file was refused.
-        ServeError: The key is missing, a port is in use, the ready file cannot be written, or
-            the API has ended by itself.
+        ServeError: The key is missing, a port is in use, a broker cannot be run, the ready file
+            cannot be written, or the API has ended by itself.
     """
-    key = _key(options)
-    if options.ready_file and not options.ready_file.parent.is_dir():
-        raise ServeError(f"{options.ready_file}: its directory does not exist")
-    scenario = load(options.scenario, clock.now_ms())
+    key = options.key()
+    scenario = load(options.scenario, clock.now_ms()) if options.scenario else None
+    options.check(scenario)
     # Numeric libraries would start threads that a terminal's few numbers never repay.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    settings = [
-        Settings(
-            number=n,
-            host=options.host,
-            port=options.port_base and options.port_base + n - 1,
-            scenario=scenario,
-            timing=options.timing,
-        )
-        for n in range(1, options.terminals + 1)
-    ]
-    asyncio.run(_serve(options, settings, key))
+    asyncio.run(_serve(options, scenario, key))
 
 
-async def _serve(options: Options, settings: list[Settings], key: str | None) -> None:
-    try:
-        control = socket.create_server((options.host, options.control_port), backlog=_BACKLOG)
-        fleet = Fleet(settings)
-    except OSError as error:
-        raise ServeError(f"cannot listen: {error.strerror}") from error
+async def _serve(options: Options, scenario: Scenario | None, key: str | None) -> None:
+    with contextlib.ExitStack() as opened:
+        try:
+            address = options.host, options.control_port
+            control = opened.enter_context(socket.create_server(address, backlog=_BACKLOG))
+            fleet = Fleet(_terminals(options), _brokers(options, scenario), options.brokers)
+        except OSError as error:
+            raise ServeError(f"cannot listen: {error.strerror}") from error
+        await _supervise(options, fleet, FaultBook(fleet, scenario), (control, key))
+
+
+async def _supervise(
+    options: Options, fleet: Fleet, book: FaultBook, api: tuple[socket.socket, str | None]
+) -> None:
+    control, key = api
     config = uvicorn.Config(
-        create_app(fleet, key),
+        create_app(fleet, book, key),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -107,7 +81,7 @@ async def _serve(options: Options, settings: list[Settings], key: str | None) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve(sockets=[control]))
-    starting = asyncio.create_task(_start(options, fleet, control))
+    starting = asyncio.create_task(_start(options, fleet, book, control))
     try:
         await _until_stopped(stop, starting, serving)
     finally:
@@ -132,45 +106,61 @@ async def _until_stopped(
         raise ServeError("the control API has ended by itself")
 
 
-async def _start(options: Options, fleet: Fleet, control: socket.socket) -> None:
-    await fleet.start()
+async def _start(options: Options, fleet: Fleet, book: FaultBook, control: socket.socket) -> None:
+    try:
+        await fleet.start()
+    except BrokerFailed as failed:
+        raise ServeError(str(failed)) from None
     url = f"http://{options.host}:{control.getsockname()[1]}"
-    _LOG.info("%d terminals listen; control at %s", len(fleet.members), url)
+    counts = len(fleet.brokers), len(fleet.terminals)
+    _LOG.info("%d brokers and %d terminals listen; control at %s", *counts, url)
+    follow(book)
     if options.ready_file:
-        terminals = [
-            {"n": m.settings.number, "host": m.settings.host, "port": m.settings.port}
-            for m in fleet
-        ]
-        ready = {"control_url": url, "pid": os.getpid(), "terminals": terminals}
+        ready = {"control_url": url, "pid": os.getpid(), **_addresses(fleet)}
         try:
             _write_atomically(options.ready_file, msgspec.json.encode(ready))
         except OSError as error:
-            raise ServeError(f"{options.ready_file}: {error.strerror}") from error
+            raise ServeError(f"{options.ready_file}: {reason(error)}") from error
 
 
-def _key(options: Options) -> str | None:
-    if options.key_file:
-        try:
-            key = options.key_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ServeError(f"{options.key_file}: {error.strerror}") from error
-        if not key:
-            raise ServeError(f"{options.key_file}: is empty")
-        return key
-    if not _is_loopback(options.host):
-        raise ServeError(
-            f"without --key-file only a loopback address is served, not {options.host}"
+def _addresses(fleet: Fleet) -> dict[str, list[dict[str, object]]]:
+    terminals = fleet.terminals.items()
+    brokers = fleet.brokers.items()
+    return {
+        "terminals": [{"n": n, "host": each.host, "port": each.port} for n, each in terminals],
+        "brokers": [{"server": s, "host": each.host, "port": each.port} for s, each in brokers],
+    }
+
+
+def _terminals(options: Options) -> list[Settings]:
+    return [
+        Settings(
+            number=n,
+            host=options.host,
+            port=options.port_base and options.port_base + n - 1,
+            brokers={},
+            timing=options.timing,
+            seed=options.fault_seed,
         )
-    return None
+        for n in range(1, options.terminals + 1)
+    ]
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _brokers(options: Options, scenario: Scenario | None) -> list[BrokerSettings]:
+    # Only this supervisor has to prove itself to its brokers: a key that nobody else ever knows.
+    key = secrets.token_hex(32)
+    return [
+        BrokerSettings(
+            server=server.name,
+            host=options.host,
+            port=options.broker_port and options.broker_port + i,
+            scenario=scenario,
+            data_dir=options.data_dir,
+            key=key,
+        )
+        for i, server in enumerate(scenario.servers if scenario else ())
+        if scenario
+    ]
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

@@ -10,13 +10,16 @@ from multiprocessing.connection import Connection
 
 import msgspec
 from rpyc.core.service import SlaveService
-from rpyc.utils.server import ThreadedServer
 
+from terminal_sim.faults.active import ActiveFaults
 from terminal_sim.market.clocks import SystemClock
 from terminal_sim.module.build import install
-from terminal_sim.scenario.model import Scenario
 from terminal_sim.terminal.board import SharedBoard
+from terminal_sim.terminal.commands import Commands, Upstream
+from terminal_sim.terminal.line import SocketBrokers
 from terminal_sim.terminal.session import Terminal, Timing
+from terminal_sim.terminal.streams import Weather, WeatheredServer
+from terminal_sim.terminal.tally import Tally
 from terminal_sim.terminal.ties import end_with_parent, take_name
 from terminal_sim.terminal.wire import Listening, PipeHandler
 
@@ -30,27 +33,32 @@ class Settings(msgspec.Struct, frozen=True):
         number: From 1.
         host: Address to listen on.
         port: Port to listen on.
-        scenario: Servers and accounts.
+        brokers: Host and port of the broker of each server; the first server is the one a login
+            without a server means at first.
         timing: How long calls take.
+        seed: Of the chances of faults.
     """
 
     number: int
     host: str
     port: int
-    scenario: Scenario
+    brokers: dict[str, tuple[str, int]]
     timing: Timing
+    seed: int = 0
 
 
-class Server(ThreadedServer):  # type: ignore[misc]  # rpyc ships no types
+class Server(WeatheredServer):
     """An RPyC server that tells when it listens.
 
     Args:
+        weather: Of its connections.
         settings: Where to listen.
         ready: Called with the port.
     """
 
-    def __init__(self, settings: Settings, ready: Callable[[int], None]) -> None:
+    def __init__(self, weather: Weather, settings: Settings, ready: Callable[[int], None]) -> None:
         super().__init__(
+            weather,
             SlaveService,
             hostname=settings.host,
             port=settings.port,
@@ -71,13 +79,32 @@ def run(settings: Settings, board: SharedBoard, pipe: Connection) -> None:
     _LOG.addHandler(PipeHandler(pipe))
     _LOG.setLevel(logging.INFO)
     _LOG.propagate = False
-    install(Terminal(settings.scenario, SystemClock(), settings.timing, board))
+    name = f"mt5-terminal-{settings.number}"
+    upstream = Upstream(pipe)
+    tally = Tally(upstream.send)
+    chances = f"{settings.seed}:{settings.number}"
+    weather = Weather(tally, chances)
+    terminal = Terminal(
+        SocketBrokers(settings.brokers, name),
+        SystemClock(),
+        settings.timing,
+        board,
+        faults=ActiveFaults(tally),
+        seed=settings.seed,
+        name=name,
+    )
+    install(terminal)
+    _LOG.info("chances of faults are seeded with %s", chances)
+    commands = Commands(pipe, upstream, terminal, weather, tally)
+    commands.start()
+    threading.Thread(target=terminal.keep_line, name="line-keeper", daemon=True).start()
 
     def ready(port: int) -> None:
         _LOG.info("mt5-terminal-%d (pid %d) listens on port %d", settings.number, os.getpid(), port)
         pipe.send_bytes(msgspec.json.encode(Listening(port)))
+        commands.serving.set()
 
-    Server(settings, ready).start()
+    Server(weather, settings, ready).start()
 
 
 def _settle(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Messages from a terminal to its supervisor: JSON, so that nothing has to be unpickled."""
+"""Messages between a process and its supervisor: JSON, so that nothing has to be unpickled."""
 
 import logging
 from datetime import UTC, datetime
@@ -6,6 +6,8 @@ from multiprocessing.connection import Connection
 from typing import TypeAlias
 
 import msgspec
+
+from terminal_sim.faults.kinds import TerminalFault
 
 # A pipe writes up to 4096 bytes all or not at all; the rest is for the envelope and escapes.
 _MAX_TEXT = 500
@@ -31,10 +33,55 @@ class LogLine(msgspec.Struct, frozen=True, tag="log"):
     message: str
 
 
-Message: TypeAlias = Listening | LogLine
+class Applied(msgspec.Struct, frozen=True, tag="applied"):
+    """A command was carried out, or could not be.
+
+    Attributes:
+        fault_id: Of the fault that was begun.
+        error: Why it could not be; None: it was.
+    """
+
+    fault_id: int
+    error: str | None = None
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """A fault is over; None: all are."""
+
+    fault_id: int | None = None
+
+
+class Acted(msgspec.Struct, frozen=True, tag="acted"):
+    """A fault has acted, ``count`` times since this was last told."""
+
+    fault_id: int
+    count: int = 1
+
+
+class Begin(msgspec.Struct, frozen=True, tag="begin"):
+    """Begin a fault."""
+
+    fault_id: int
+    fault: TerminalFault
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """End a fault, or all when ``fault_id`` is None."""
+
+    fault_id: int | None = None
+
+
+Message: TypeAlias = Listening | LogLine | Applied | Ended | Acted
+"""What a process tells its supervisor."""
+Command: TypeAlias = Begin | End
+"""What a supervisor tells a terminal."""
 
 decode = msgspec.json.Decoder(Message).decode
 """Read a message; raises ``msgspec.DecodeError``."""
+decode_command = msgspec.json.Decoder(Command).decode
+"""Read a command; raises ``msgspec.DecodeError``."""
+encode = msgspec.json.encode
+"""Write either."""
 
 
 class PipeHandler(logging.Handler):

@@ -9,7 +9,7 @@ from terminal_sim.module.build import build
 from terminal_sim.scenario.loading import load
 from terminal_sim.scenario.model import Scenario
 from terminal_sim.terminal.session import Terminal, Timing
-from terminal_sim.testing import ManualClock, MemoryBoard
+from terminal_sim.testing import DirectBrokers, ManualClock, MemoryBoard
 
 # 2026-11-18 12:34:56.789 UTC, a Wednesday.
 NOW_MS = 1_795_005_296_789
@@ -31,8 +31,13 @@ def demo() -> Scenario:
 
 
 @pytest.fixture
-def terminal(demo: Scenario, clock: ManualClock, board: MemoryBoard) -> Terminal:
-    return Terminal(demo, clock, Timing(login_seconds=0), board)
+def brokers(demo: Scenario, clock: ManualClock) -> DirectBrokers:
+    return DirectBrokers.of(demo, clock)
+
+
+@pytest.fixture
+def terminal(brokers: DirectBrokers, clock: ManualClock, board: MemoryBoard) -> Terminal:
+    return Terminal(brokers, clock, Timing(login_seconds=0), board)
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from terminal_sim.catalogue import catalogue
 from terminal_sim.market.bars import FIRST_S, Bars
 from terminal_sim.market.clocks import EET_US, WallClock
+from terminal_sim.market.extremes import smallest
 from terminal_sim.market.instruments import INSTRUMENTS
+from terminal_sim.market.paths import Path
 from terminal_sim.market.prices import MINUTE_MS, Market
 from terminal_sim.market.timeframes import span
 
@@ -19,6 +21,7 @@ MARKET = Market(99)
 SPANS = {name: span(value) for name, value in catalogue().constants.items() if "FRAME_" in name}
 SHORT = {name: length for name, length in SPANS.items() if length and length <= 3600}
 LONG = {name: length for name, length in SPANS.items() if length is not None and name not in SHORT}
+DAILY = {name: length for name, length in SPANS.items() if length and 3600 <= length <= 86_400}
 # The clock is put forward on 2026-03-08 at 07:00 UTC and back on 2026-11-01 at 06:00 UTC.
 SPRING_MS, AUTUMN_MS = 1_772_953_200_000, 1_793_512_800_000
 RULES = st.sampled_from([EET_US, "UTC", "+05:30", "-03:00"])
@@ -27,7 +30,23 @@ INSTANTS = st.one_of(
     st.integers(SPRING_MS - 7_200_000, SPRING_MS + 36_000_000),
     st.integers(AUTUMN_MS - 7_200_000, AUTUMN_MS + 36_000_000),
 )
+MINUTES = st.integers(16_000_000, 60_000_000)
+SHIFTS = st.lists(
+    st.tuples(
+        st.integers(-40 * 3600, 40 * 3600).map(lambda s: SPRING_MS + s * 1000),
+        st.integers(-500, 500).map(lambda minutes: minutes * MINUTE_MS),
+    ),
+    max_size=3,
+).map(lambda shifts: tuple(sorted(shifts)))
 BOUNDED = settings(max_examples=30, derandomize=True, deadline=None)
+
+
+GOLDEN = [[108324, 108333, 113782], [108357, 108352, 113797], [108322, 108317, 113762]]
+GOLDEN_TICKS = [
+    (1740000000000, 2312.4, 2312.6),
+    (1740000001766, 2312.31, 2312.53),
+    (1740000059808, 2312.31, 2312.56),
+]
 
 
 def slow_bars(
@@ -83,6 +102,127 @@ def test_long_bars_are_the_aggregation_of_m1(
         assert bar["spread"] == inside["spread"].min()
 
 
+@BOUNDED
+@given(
+    st.sampled_from(sorted(INSTRUMENTS)),
+    MINUTES,
+    st.lists(st.one_of(st.integers(1, 90), st.integers(1, 20_000)), min_size=1, max_size=12),
+)
+@example("BTCUSD", 29_000_000, [60] * 200)
+@example("EURUSD", 29_000_001, [43_200, 1, 44_640])
+@example("GBPJPY", 29_000_000, [10_080] * 3)
+def test_searched_bars_are_the_aggregation_of_every_minute(
+    symbol: str, start: int, lengths: list[int]
+) -> None:
+    edges = start + np.cumsum([0, *lengths])
+    got = MARKET.bars(symbol, edges)
+    every = MARKET.minutes(symbol, np.arange(edges[0], edges[-1]))
+    first = edges[:-1] - edges[0]
+    assert got.minute.tolist() == edges[:-1].tolist()
+    assert got.open.tolist() == every.open[first].tolist()
+    assert got.close.tolist() == every.close[edges[1:] - edges[0] - 1].tolist()
+    assert got.high.tolist() == np.maximum.reduceat(every.high, first).tolist()
+    assert got.low.tolist() == np.minimum.reduceat(every.low, first).tolist()
+    assert got.ticks.tolist() == np.add.reduceat(every.ticks, first).tolist()
+    assert got.spread.tolist() == np.minimum.reduceat(every.spread, first).tolist()
+
+
+@BOUNDED
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=4), st.data())
+def test_the_smallest_value_is_found_wherever_it_is(
+    lengths: list[int], data: st.DataObject
+) -> None:
+    edges = 1000 + np.cumsum([0, *lengths])
+    lowest = data.draw(st.integers(1000, int(edges[-1]) - 1))
+    almost = data.draw(st.integers(1000, int(edges[-1]) - 1))
+    values = np.full(edges[-1], 9)
+    values[almost], values[lowest] = 4, 3
+    got = smallest(lambda minute: values[minute], edges, 3)
+    assert got.tolist() == np.minimum.reduceat(values, edges[:-1]).tolist()
+
+
+@BOUNDED
+@given(st.sampled_from(sorted(INSTRUMENTS)), st.integers(0, 5), MINUTES, st.data())
+def test_no_price_leaves_the_bounds_of_its_piece(
+    symbol: str, octave: int, minute: int, data: st.DataObject
+) -> None:
+    path, size = Path(99, INSTRUMENTS[symbol]), 4**octave
+    block = minute // size * size
+    start = block + data.draw(st.integers(0, size - 1))
+    stop = data.draw(st.integers(start + 1, block + size))
+    bounds = path.bounds(np.array([start]), np.array([stop]), octave)
+    prices = path.at(np.arange(start, stop + 1))
+    assert bounds.bottom[0] <= prices.min() <= prices.max() <= bounds.top[0]
+    assert (bounds.first[0], bounds.last[0]) == (prices[0], prices[-1])
+
+
+@BOUNDED
+@given(
+    st.sampled_from(sorted(LONG)),
+    RULES,
+    SHIFTS,
+    st.lists(st.tuples(st.integers(-200_000, 200_000), st.integers(0, 40)), min_size=1, max_size=6),
+)
+@example("TIMEFRAME_H2", EET_US, (), [(0, 3), (-9000, 3), (9000, 3), (-20_000, 40)])
+def test_bars_kept_are_the_bars_found_anew(
+    name: str, rule: str, shifts: tuple[tuple[int, int], ...], asked: list[tuple[int, int]]
+) -> None:
+    length, wall = LONG[name], WallClock(rule, shifts)
+    kept = Bars(MARKET, wall)
+    for minutes, count in asked:
+        now_ms = SPRING_MS + minutes * MINUTE_MS + 123
+        got = kept.latest("EURUSD", length, 1, count + 1, now_ms)
+        assert (
+            got.tolist()
+            == Bars(MARKET, wall).latest("EURUSD", length, 1, count + 1, now_ms).tolist()
+        )
+
+
+@BOUNDED
+@given(st.sampled_from(sorted(DAILY)), RULES, SHIFTS)
+@example("TIMEFRAME_H1", EET_US, ())
+@example("TIMEFRAME_H2", "UTC", ((SPRING_MS + 30_000, -5_400_000),))
+@example("TIMEFRAME_H1", "UTC", ((SPRING_MS, 1_860_000), (SPRING_MS + 20_000, -1_860_000)))
+def test_long_bars_follow_every_change_of_the_clock(
+    name: str, rule: str, shifts: tuple[tuple[int, int], ...]
+) -> None:
+    length, wall = DAILY[name], WallClock(rule, shifts)
+    bars, now_ms = Bars(MARKET, wall), SPRING_MS + 48 * 3_600_000
+    first_s = wall.wall_ms(SPRING_MS - 48 * 3_600_000) // 1000 // length * length
+    got = bars.between("EURUSD", length, first_s, 2**40, now_ms)
+    minute = np.arange(SPRING_MS // MINUTE_MS - 5 * 1440, now_ms // MINUTE_MS + 1)
+    every = MARKET.minutes("EURUSD", minute)
+    open_s = wall.walls_ms(minute * MINUTE_MS) // 1000 // length * length
+    scale = INSTRUMENTS["EURUSD"].scale
+    expected = {
+        int(at): (every.open[open_s == at][0], every.high[open_s == at].max())
+        for at in np.unique(open_s[open_s >= first_s])
+    }
+    assert got["time"].tolist() == sorted(expected)
+    for bar in got[:-1]:
+        opened, high = expected[int(bar["time"])]
+        assert (bar["open"], bar["high"]) == (opened / scale, high / scale)
+
+
+def test_bars_kept_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("terminal_sim.market.long_bars._KEPT", 300)
+    bars = Bars(MARKET, WallClock("UTC"))
+    for count, symbol in ((100, "EURUSD"), (150, "XAUUSD"), (120, "EURUSD"), (400, "US30")) * 2:
+        got = bars.latest(symbol, 86_400, 0, count, AUTUMN_MS)
+        assert len(got) == count
+        known = bars._long._known.values()
+        assert sum(each.edges.size for each in known) <= 300
+    assert len(known) < 3
+
+
+def test_the_market_of_a_seed_stays_the_same() -> None:
+    # Whoever changes this changes the prices of every scenario: say so in the changelog.
+    bars = Market(20250101).minutes("EURUSD", np.array([15_778_080, 29_000_000, 60_000_000]))
+    assert [bars.open.tolist(), bars.high.tolist(), bars.low.tolist()] == GOLDEN
+    ticks = Market(20250101).ticks("XAUUSD", 29_000_000 * MINUTE_MS, 29_000_001 * MINUTE_MS)
+    assert ticks[[0, 7, -1]].tolist() == GOLDEN_TICKS
+
+
 def test_a_day_is_the_aggregation_of_its_ticks() -> None:
     wall = WallClock(EET_US)
     now_ms = SPRING_MS + 43_200_000
@@ -120,14 +260,23 @@ def test_a_quote_is_the_newest_tick_at_or_before(symbol: str, at_ms: int, step: 
 
 
 @BOUNDED
-@given(st.sampled_from(sorted(SPANS)), st.integers(0, 40), st.integers(1, 30), RULES, INSTANTS)
-@example("TIMEFRAME_M30", 20, 30, EET_US, SPRING_MS + 36_000_000)
-@example("TIMEFRAME_M1", 0, 30, EET_US, SPRING_MS + 60_000)
-@example("TIMEFRAME_M5", 3, 30, EET_US, AUTUMN_MS + 600_000)
+@given(
+    st.sampled_from(sorted(SPANS)),
+    st.tuples(st.integers(0, 40), st.integers(1, 30)),
+    RULES,
+    INSTANTS,
+    SHIFTS,
+)
+@example("TIMEFRAME_M30", (20, 30), EET_US, SPRING_MS + 36_000_000, ())
+@example("TIMEFRAME_M1", (0, 30), EET_US, SPRING_MS + 60_000, ())
+@example("TIMEFRAME_M5", (3, 30), EET_US, AUTUMN_MS + 600_000, ())
+@example("TIMEFRAME_M1", (0, 30), "UTC", SPRING_MS + 900_000, ((SPRING_MS + 30_500, 3_600_000),))
+@example("TIMEFRAME_H1", (0, 5), "UTC", SPRING_MS + 9**9, ((SPRING_MS + 1_800_000, 5_400_000),))
+@example("TIMEFRAME_H2", (0, 30), "UTC", SPRING_MS + 9**9, ((SPRING_MS + 1, 28_020_000),))
 def test_places_count_existing_bars_from_the_newest(
-    name: str, skip: int, count: int, rule: str, now_ms: int
+    name: str, place: tuple[int, int], rule: str, now_ms: int, shifts: tuple[tuple[int, int], ...]
 ) -> None:
-    length, bars = SPANS[name], Bars(MARKET, WallClock(rule))
+    length, bars, (skip, count) = SPANS[name], Bars(MARKET, WallClock(rule, shifts)), place
     assert length is not None
     every = bars.latest("EURUSD", length, 0, skip + count, now_ms)
     some = bars.latest("EURUSD", length, skip, count, now_ms)

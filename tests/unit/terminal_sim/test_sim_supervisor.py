@@ -22,6 +22,13 @@ from terminal_sim.market.prices import Market
 from terminal_sim.testing import Ready, running
 
 KEY = "a-made-up-key"
+ONE_SERVER = """[[servers]]
+name = "One"
+[[accounts]]
+login = 1
+password = "a"
+server = "One"
+"""
 LOGIN = "mt5.login(5001001, password='Demo-1001-main', server='MT5Swarm-Demo')"
 
 
@@ -249,10 +256,76 @@ def test_a_ready_file_that_cannot_be_written_ends_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--terminals", "0"), ("--control-port", "70000"), ("--login-seconds", "nan")]
+    ("arguments", "reason"),
+    [
+        (("--terminals", "-1"), "--terminals"),
+        (("--terminals", "501"), "--terminals"),
+        (("--control-port", "70000"), "--control-port"),
+        (("--port-base", "65535", "--terminals", "2"), "2 ports from there on do not exist"),
+        (("--login-seconds", "nan"), "--login-seconds"),
+        (("--broker", "Demo"), "NAME=HOST:PORT"),
+        (("--broker", "Demo=host:0"), "NAME=HOST:PORT"),
+        (("--broker", "Demo=host:1", "--terminals", "0"), "nothing to run"),
+        (("--data-dir", "no-such-directory"), "no-such-directory: this directory does not exist"),
+        (("--what", "1"), "--what"),
+    ],
 )
-def test_nonsense_options_are_refused(arguments: tuple[str, str]) -> None:
-    assert serve(*arguments).returncode == 2
+def test_nonsense_options_are_refused(arguments: tuple[str, str], reason: str) -> None:
+    done = serve(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("terminal-sim: ")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_server_is_run_here_or_elsewhere(tmp_path: Path) -> None:
+    scenario = tmp_path / "one.toml"
+    scenario.write_text(ONE_SERVER)
+    done = serve("--scenario", str(scenario), "--broker", "One=127.0.0.1:1")
+    assert done.returncode == 2
+    assert "One is a server of" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ('name = "latenci"', "line 8: no fault is named 'latenci'"),
+        ('name = "latency"\nms = "fast"', "line 8: latency: ms: expected float, got str"),
+        ('name = "crash"\nafter_s = -1', "line 8: after_s: must be from 0"),
+        ('name = "requote"\nserver = "Two"', "line 10: $.faults[0].server: no server is named"),
+        ('name = "crash"\nterminal = 3', "faults[0] is for terminal 3 of 1 to 1"),
+    ],
+)
+def test_planned_faults_are_refused_before_any_port_opens(
+    fault: str, reason: str, tmp_path: Path
+) -> None:
+    scenario = tmp_path / "one.toml"
+    scenario.write_text(f"{ONE_SERVER}[[faults]]\n{fault}\n")
+    done = serve("--scenario", str(scenario))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"terminal-sim: {scenario}: ")
+    assert reason in done.stderr
+    assert "listen" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_planned_faults_begin_at_their_times(tmp_path: Path) -> None:
+    scenario = tmp_path / "one.toml"
+    planned = (
+        '[[faults]]\nname = "autotrading_off"\nterminal = 2\n'
+        '[[faults]]\nname = "requote"\nafter_s = 0.5\ntimes = 4\n'
+    )
+    scenario.write_text(ONE_SERVER + planned)
+    with (
+        running("--scenario", str(scenario), "--terminals", "2") as ready,
+        httpx.Client(base_url=ready.control_url) as control,
+    ):
+
+        def active() -> list[Any]:
+            found = control.get("/faults").json()["active"]
+            return [(each["name"], each.get("terminal"), each.get("server")) for each in found]
+
+        until(lambda: active() == [("autotrading_off", 2, None), ("requote", None, "One")])
 
 
 def test_two_connections_of_a_terminal_share_one_module(ready: Ready) -> None:

@@ -1,0 +1,88 @@
+"""The control API as the commands see it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+import typer
+
+_TIMEOUT_S = 40.0
+
+Url = Annotated[
+    str, typer.Option(envvar="TERMINAL_SIM_URL", help="Where the control API is.", metavar="URL")
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(envvar="TERMINAL_SIM_KEY_FILE", help="File with the control API's key."),
+]
+DEFAULT_URL = "http://127.0.0.1:8100"
+
+
+class Complaint(Exception):
+    """A command failed; the message is one line that a person can act on.
+
+    Attributes:
+        exit_code: Of the command.
+    """
+
+    def __init__(self, sentence: str, exit_code: int = 1) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+class Control:
+    """Asks the control API.
+
+    Args:
+        url: Where it is.
+        key_file: File with its key.
+        timeout_s: How long an answer may take.
+
+    Raises:
+        Complaint: The key cannot be read.
+    """
+
+    def __init__(self, url: str, key_file: Path | None, timeout_s: float = _TIMEOUT_S) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"X-Supervisor-Key": _key(key_file)} if key_file else {}
+        self._timeout_s = timeout_s
+
+    def ask(self, method: str, *path: object, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's
+        """Return the answer.
+
+        Args:
+            method: Of HTTP.
+            path: Its parts; they are escaped.
+            given: ``json`` and ``params``, as httpx takes them.
+
+        Raises:
+            Complaint: There is no answer, or it is a failure.
+        """
+        where = "/".join((self.url, *(quote(str(part), safe="") for part in path)))
+        try:
+            with httpx.Client(headers=self._headers, timeout=self._timeout_s) as client:
+                answer = client.request(method, where, **given)
+            body = answer.json()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Complaint(
+                f"no answer from {self.url} ({error}); is the simulator running, is --url right?"
+            ) from None
+        except ValueError:
+            raise Complaint(f"{self.url} is not a terminal supervisor") from None
+        if not isinstance(body, dict):
+            raise Complaint(f"{self.url} is not a terminal supervisor")
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise Complaint(f"{self.url} wants its key: give --key-file or TERMINAL_SIM_KEY_FILE")
+        if not answer.is_success:
+            places = ", ".join(body.get("details", {}).get("fields", ()))
+            raise Complaint(f"{body.get('error', answer.reason_phrase)} {places}".strip())
+        return body
+
+
+def _key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        said = (error.strerror if isinstance(error, OSError) else None) or error
+        raise Complaint(f"{path}: {said}") from None

@@ -1,0 +1,116 @@
+"""What ``serve`` was told, and what of it cannot be done."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+
+from terminal_sim.scenario.model import Scenario
+from terminal_sim.terminal.session import Timing
+
+
+class ServeError(Exception):
+    """The simulator cannot start; the message is one line for a person."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``serve`` was told.
+
+    Attributes:
+        scenario: Scenario file; None: no brokers are run here.
+        host: Address of everything that listens.
+        terminals: How many.
+        port_base: Port of the first terminal; 0 takes free ports.
+        broker_port: Port of the first broker run here; 0 takes free ports.
+        brokers: Where brokers are that others run, by the names of their servers.
+        data_dir: Where brokers keep their journals; None: they forget everything.
+        control_port: Port of the API; 0 takes a free port.
+        key_file: File with the API's key.
+        ready_file: Written when everything listens.
+        timing: How long calls take.
+        fault_seed: Of the chances of faults.
+    """
+
+    scenario: Path | None
+    host: str
+    terminals: int
+    port_base: int
+    broker_port: int
+    brokers: dict[str, tuple[str, int]]
+    data_dir: Path | None
+    control_port: int
+    key_file: Path | None
+    ready_file: Path | None
+    timing: Timing
+    fault_seed: int
+
+    def key(self) -> str | None:
+        """Read the API's key.
+
+        Raises:
+            ServeError: It cannot be read, or is needed and missing.
+        """
+        if self.key_file:
+            try:
+                key = self.key_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ServeError(f"{self.key_file}: {reason(error)}") from error
+            if not key:
+                raise ServeError(f"{self.key_file}: is empty")
+            return key
+        if not _is_loopback(self.host):
+            raise ServeError(
+                f"without --key-file only a loopback address is served, not {self.host}"
+            )
+        return None
+
+    def check(self, scenario: Scenario | None) -> None:
+        """See that what was asked for can be run together.
+
+        Raises:
+            ServeError: It cannot.
+        """
+        for fault in self._faults(scenario):
+            raise ServeError(fault)
+
+    def _faults(self, scenario: Scenario | None) -> Iterator[str]:
+        if self.ready_file and not self.ready_file.parent.is_dir():
+            yield f"{self.ready_file}: its directory does not exist"
+        if self.data_dir and not self.data_dir.is_dir():
+            yield f"{self.data_dir}: this directory does not exist"
+        if scenario is None and not self.terminals:
+            yield "there is nothing to run: no terminals, and no brokers without a scenario"
+        if scenario is None and not self.brokers:
+            yield "terminals need a broker: give --scenario or --broker"
+        for server in scenario.servers if scenario else ():
+            if server.name in self.brokers:
+                yield f"{server.name} is a server of {self.scenario} and of --broker"
+        yield from self._too_high("--port-base", self.port_base, self.terminals)
+        yield from self._too_high(
+            "--broker-port", self.broker_port, len(scenario.servers) if scenario else 0
+        )
+        for i, planned in enumerate(scenario.faults if scenario else ()):
+            number = planned.injection.terminal
+            if self.terminals and number is not None and not 1 <= number <= self.terminals:
+                last = self.terminals
+                yield f"{self.scenario}: faults[{i}] is for terminal {number} of 1 to {last}"
+
+    @staticmethod
+    def _too_high(option: str, base: int, count: int) -> Iterator[str]:
+        if base and base + count - 1 > 65_535:  # noqa: PLR2004 - the last port
+            yield f"{option} {base}: {count} ports from there on do not exist"
+
+
+def reason(error: OSError | UnicodeDecodeError) -> str:
+    """Say in a few words why a file could not be used."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,95 @@
+"""540-559: what only our agent can express: guarded reads, fencing, and the long poll."""
+
+import pytest
+from tests.contract.case import Case
+from tests.contract.catalogue import Need, row
+from tests.contract.trading import done, market
+
+from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.errors import PollSuperseded, StaleToken, WrongAccount
+
+
+@row(540, "a read that names another login is refused", Need.GUARD, core=True)
+def other_login(case: Case) -> None:
+    agent = case.agent()
+    agent.identity = AccountIdentity(case.target.home.login + 1, case.target.home.server)
+    with pytest.raises(WrongAccount):
+        agent.look()
+    with pytest.raises(WrongAccount):
+        agent.deals(0, 1)
+
+
+@row(541, "a read that names another server is refused", Need.GUARD)
+def other_server(case: Case) -> None:
+    agent = case.agent()
+    agent.identity = AccountIdentity(case.target.home.login, "Another-Server")
+    with pytest.raises(WrongAccount):
+        agent.look()
+
+
+@row(542, "a login behind its back makes a read refuse", Need.GUARD, Need.TWO_ACCOUNTS, core=True)
+def behind_its_back(case: Case) -> None:
+    case.log_in(case.target.second)
+    with pytest.raises(WrongAccount):
+        case.agent().look()
+
+
+@row(543, "an owner that a newer one has replaced is refused", Need.GUARD)
+def stale(case: Case) -> None:
+    agent = case.agent()
+    agent.look()
+    agent.token -= 1
+    with pytest.raises(StaleToken):
+        agent.look()
+
+
+@row(544, "an account that is in is not logged in again", Need.GUARD)
+def not_again(case: Case) -> None:
+    agent = case.agent()
+    logins = case.mt5.eval("__import__('sys').modules['_mt5_swarm_fence'].logins")
+    agent.sign_in(case.target.home, prove=False)
+    assert case.mt5.eval("__import__('sys').modules['_mt5_swarm_fence'].logins") == logins
+
+
+@row(550, "the first poll answers at once, the next with what has changed", Need.POLL, core=True)
+def polled(case: Case) -> None:
+    agent = case.agent()
+    first = agent.poll("")
+    assert first.snapshot.identity == agent.identity
+    again = agent.poll(first.version)
+    assert again.version != first.version or again.snapshot == first.snapshot
+
+
+@row(551, "a poll sees a position that somebody opens", Need.POLL, Need.TRADING, core=True)
+def sees_a_position(case: Case) -> None:
+    agent = case.agent()
+    version = agent.poll("").version
+    ticket = done(case, market(case))["order"]
+
+    def seen() -> bool:
+        nonlocal version
+        look = agent.poll(version)
+        version = look.version
+        return ticket in [position.identifier for position in look.snapshot.positions]
+
+    case.eventually(seen)
+
+
+@row(552, "a newer poll ends an older one", Need.POLL)
+def superseded(case: Case) -> None:
+    agent = case.agent()
+    older = agent.poll("").version
+    case.mt5.execute(
+        "import sys\nsys.modules['_mt5_swarm_fence'].generation += 1"  # as a newer owner does
+    )
+    with pytest.raises(PollSuperseded):
+        agent.poll(older)
+
+
+@row(553, "a poll refuses when another account is in", Need.POLL, Need.TWO_ACCOUNTS)
+def poll_refuses(case: Case) -> None:
+    agent = case.agent()
+    version = agent.poll("").version
+    case.log_in(case.target.second)
+    with pytest.raises(WrongAccount):
+        agent.poll(version)

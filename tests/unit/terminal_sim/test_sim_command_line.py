@@ -1,0 +1,175 @@
+"""The commands, as somebody types them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from terminal_sim.__main__ import main
+from terminal_sim.faults.injection import BROKER_KINDS, TERMINAL_KINDS
+from terminal_sim.testing import Ready, running
+
+KEY = "a-made-up-key"
+LOGIN = "5001001"
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("key") / "key"
+    path.write_text(KEY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ready(key_file: Path) -> Iterator[Ready]:
+    with running("--terminals", "2", "--key-file", str(key_file)) as ready:
+        yield ready
+
+
+class Shell:
+    """Types commands and reads what they say."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.code = 0
+        self.said = ""
+        self.complained = ""
+
+    def __call__(self, *words: str) -> str:
+        self.code = main(words)
+        self.said, self.complained = self._capsys.readouterr()
+        return self.said
+
+    def fails(self, *words: str, code: int = 1) -> str:
+        self(*words)
+        assert self.code == code, self.said + self.complained
+        assert self.complained.startswith("terminal-sim: ")
+        assert self.complained.count("\n") == 1
+        return self.complained
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("COLUMNS", "160")
+    return Shell(capsys)
+
+
+@pytest.fixture
+def at(ready: Ready, key_file: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("TERMINAL_SIM_URL", ready.control_url)
+    monkeypatch.setenv("TERMINAL_SIM_KEY_FILE", str(key_file))
+    return shell
+
+
+def test_the_catalogue_needs_no_simulator(shell: Shell) -> None:
+    said = shell("fault")
+    assert shell.code == 0
+    assert all(name in said for name in (*TERMINAL_KINDS, *BROKER_KINDS))
+
+
+def test_breaking_listing_and_mending(at: Shell) -> None:
+    said = at("fault", "latency", "--terminal", "2", "ms=2", "functions=version,orders_get")
+    assert (at.code, "latency ms=2" in said, "terminal 2" in said) == (0, True, True)
+    at("fault", "requote", "times=none", "seconds=60")
+    said = at("faults")
+    assert "functions=version,orders_get" in said
+    assert "requote" in said
+    number = said.split()[0]
+    assert at("mend", number) == "mended: 1\n"
+    assert "is on" in at.fails("mend", number)
+    assert at("mend", "--all") == "mended: 1\n"
+    assert at("faults") == "no fault is on\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("fault", "latenci"), "no fault is named"),
+        (("fault", "latency", "ms"), "NAME=VALUE"),
+        (("fault", "latency", "ms=slow"), "ms: expected float"),
+        (("fault", "latency", "ms=nan"), "ms: expected float"),
+        (("fault", "latency", "ms=1", "--server", "A"), "'server'"),
+        (("fault", "requote", "--terminal", "1"), "fault of brokers"),
+        (("mend",), "--all"),
+        (("mend", "1", "--all"), "--all"),
+        (("open", "EURUSD", "buy", "much", "--account", "1"), "volume"),
+        (("open", "EURUSD", "buy", "1"), "--account"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_what_is_not_understood_is_said_in_one_line(
+    shell: Shell, words: tuple[str, ...], reason: str
+) -> None:
+    assert reason in shell.fails(*words, code=2)
+
+
+def test_who_cannot_be_asked(shell: Shell, ready: Ready, tmp_path: Path) -> None:
+    assert "is the simulator running" in shell.fails("faults", "--url", "http://127.0.0.1:1")
+    assert "--url" in shell.fails("faults", "--url", "nonsense://")
+    assert "--key-file" in shell.fails("faults", "--url", ready.control_url)
+    missing = str(tmp_path / "none")
+    assert "No such file" in shell.fails("faults", "--key-file", missing)
+
+
+def test_a_person_trades(at: Shell) -> None:
+    said = at("open", "EURUSD", "buy", "0.1", "--account", LOGIN, "--comment", "by hand")
+    assert (at.code, said.startswith("10009 ")) == (0, True), at.complained
+    ticket = said.split("order ")[1].split(",")[0]
+    assert f"position {ticket}  EURUSD buy 0.1" in at("account", LOGIN)
+    assert at("close", ticket, "--account", LOGIN, "--volume", "0.04").startswith("10009 ")
+    assert at("close", ticket, "--account", LOGIN).startswith("10009 ")
+    assert "no position" in at.fails("close", ticket, "--account", LOGIN)
+    assert at("deposit", "100", "--account", LOGIN).startswith("10009 ")
+    assert at("deposit", "--account", LOGIN, "--", "-100").startswith("10009 ")
+    assert "10014" in at.fails("open", "EURUSD", "buy", "0.001", "--account", LOGIN)
+    assert "has an account 9" in at.fails("open", "EURUSD", "buy", "1", "--account", "9")
+    assert "body.type" in at.fails("open", "EURUSD", "hold", "1", "--account", LOGIN)
+
+
+def test_health_and_status(at: Shell) -> None:
+    assert at("health") == "1 brokers and 2 terminals serve\n"
+    said = at("status")
+    assert "MT5Swarm-Demo" in said
+    assert "running" in said
+
+
+def test_a_frozen_terminal_is_ill_and_one_in_a_login_is_not(at: Shell, ready: Ready) -> None:
+    import rpyc  # noqa: PLC0415 - this test alone
+    from rpyc.core.service import ClassicClient  # noqa: PLC0415
+
+    where = ready.terminals[0]
+    link = rpyc.connect(where.host, where.port, service=ClassicClient)
+    link.execute("import MetaTrader5 as mt5; mt5.initialize()")
+    freezing = rpyc.async_(link.eval)
+    login = freezing("mt5.login(1, password='x', server='Nowhere', timeout=4000)")
+    headers = {"X-Supervisor-Key": KEY}
+    with httpx.Client(base_url=ready.control_url, headers=headers) as control:
+        while not control.get("/terminals").json()["terminals"][0]["in_login_until"]:
+            pass
+        assert at("health", "--timeout", "0.5").endswith("serve\n"), at.complained
+        assert not login.ready
+        link.close()
+        assert control.post("/terminals/1/restart").status_code == 200
+        assert control.post("/faults", json={"name": "freeze", "hold_s": 3600}).status_code == 201
+        both = "terminal-sim: terminal 1 does not answer; terminal 2 does not answer\n"
+        while at.complained != both:
+            at("health", "--timeout", "0.5")
+        for number in (1, 2):
+            assert control.post(f"/terminals/{number}/restart").status_code == 200
+    assert at("health") == "1 brokers and 2 terminals serve\n"
+
+
+def test_processes_of_the_simulator_import_nothing_of_the_command_line() -> None:
+    import subprocess  # noqa: PLC0415 - this test alone
+    import sys  # noqa: PLC0415
+
+    code = (
+        "import runpy, sys; runpy.run_module('terminal_sim', run_name='__mp_main__');"
+        "print(sorted({'typer', 'rich', 'fastapi', 'httpx', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert done.stdout == "[]\n"

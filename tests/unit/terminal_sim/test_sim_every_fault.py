@@ -1,0 +1,400 @@
+"""Every fault in turn, felt through the wire; after each the simulator serves again."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import rpyc
+from mt5linux import MetaTrader5
+from rpyc.core.service import ClassicClient
+
+from terminal_sim.faults.injection import BROKER_KINDS, TERMINAL_KINDS
+from terminal_sim.testing import Ready, running
+
+SERVER = "Faulty-Demo"
+ACCOUNT = {"login": 77, "password": "one", "server": SERVER}
+SCENARIO = f"""
+seed = 5
+[[servers]]
+name = "{SERVER}"
+[[accounts]]
+login = 77
+password = "one"
+server = "{SERVER}"
+[[accounts.positions]]
+symbol = "EURUSD"
+type = "buy"
+volume = 0.1
+opened_at = "-3d"
+closed_at = "-2d"
+[[accounts]]
+login = 78
+password = "two"
+server = "{SERVER}"
+"""
+AGES = datetime(2001, 1, 1, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Simulator:
+    """A simulator with one terminal, its control API, and clients of the terminal."""
+
+    def __init__(self, ready: Ready, control: httpx.Client) -> None:
+        self.where = ready.terminals[0]
+        self.control = control
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Any]:
+        client = MetaTrader5(self.where.host, self.where.port)
+        try:
+            yield client
+        finally:
+            with contextlib.suppress(EOFError, OSError):
+                client._MetaTrader5__conn.close()
+
+    @contextlib.contextmanager
+    def logged_in(self) -> Iterator[Any]:
+        with self.client() as mt5:
+            assert mt5.initialize()
+            assert mt5.login(**ACCOUNT), mt5.last_error()
+            yield mt5
+
+    def fault(self, name: str, **parameters: Any) -> dict[str, Any]:
+        answer = self.control.post("/faults", json={"name": name, **parameters})
+        assert answer.status_code == 201, answer.text
+        (begun,) = answer.json()["faults"]
+        assert begun["applied"] or name == "freeze"
+        return dict(begun)
+
+    def mend(self, begun: dict[str, Any]) -> None:
+        assert self.control.delete(f"/faults/{begun['id']}").status_code == 200
+
+    def active(self) -> list[dict[str, Any]]:
+        return list(self.control.get("/faults").json()["active"])
+
+    def terminal(self) -> dict[str, Any]:
+        return dict(self.control.get("/terminals").json()["terminals"][0])
+
+    def account(self) -> dict[str, Any]:
+        return dict(self.control.get(f"/accounts/{SERVER}/77").json()["account"])
+
+    def close_all(self) -> None:
+        for position in self.account()["positions"]:
+            path = f"/accounts/{SERVER}/77/positions/{position['ticket']}"
+            assert self.control.delete(path).status_code == 200
+
+    def restarted(self, before: int, times: int = 1) -> bool:
+        now = self.terminal()
+        return bool(now["state"] == "running" and now["restarts"] == before + times)
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    scenario = tmp_path_factory.mktemp("scenario") / "faulty.toml"
+    scenario.write_text(SCENARIO)
+    options = "--scenario", str(scenario), "--login-seconds", "0.05", "--trade-timeout", "1"
+    with (
+        running(*options) as ready,
+        httpx.Client(base_url=ready.control_url, timeout=30) as control,
+    ):
+        yield Simulator(ready, control)
+
+
+def buy(mt5: Any) -> Any:
+    return mt5.order_send(
+        {
+            "action": mt5.TRADE_ACTION_DEAL,
+            "symbol": "EURUSD",
+            "volume": 0.01,
+            "type": mt5.ORDER_TYPE_BUY,
+            "price": mt5.symbol_info_tick("EURUSD").ask,
+        }
+    )
+
+
+def serves(simulator: Simulator) -> None:
+    """Read the account, trade, and leave nothing behind."""
+    with simulator.logged_in() as mt5:
+        assert mt5.terminal_info().connected
+        assert mt5.account_info().login == 77
+        assert mt5.positions_total() == 0
+        done = buy(mt5)
+        assert done.retcode == 10009, done
+        (position,) = mt5.positions_get()
+        closed = mt5.order_send(
+            {
+                "action": mt5.TRADE_ACTION_DEAL,
+                "position": position.ticket,
+                "symbol": position.symbol,
+                "volume": position.volume,
+                "type": mt5.ORDER_TYPE_SELL,
+                "price": mt5.symbol_info_tick("EURUSD").bid,
+            }
+        )
+        assert closed.retcode == 10009, closed
+        assert mt5.positions_get() == ()
+        assert mt5.history_deals_total(*AGES) > 2
+
+
+def latency(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        simulator.fault("latency", ms=150, functions=["positions_total"], times=1)
+        assert mt5.orders_total() == 0
+        began = time.monotonic()
+        assert mt5.positions_total() == 0
+        assert time.monotonic() - began >= 0.15
+    until(lambda: not simulator.active())
+
+
+def freeze(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        simulator.fault("freeze", hold_s=0.6)
+
+        def held() -> bool:
+            began = time.monotonic()
+            mt5.version()
+            return time.monotonic() - began >= 0.3
+
+        until(held)
+        assert simulator.terminal()["in_login_until"] is None
+
+
+def crash(simulator: Simulator) -> None:
+    before = simulator.terminal()
+    simulator.fault("crash", times=3)
+    until(lambda: simulator.restarted(before["restarts"], 3))
+    assert not simulator.active()
+    assert simulator.terminal()["port"] == before["port"]
+
+
+def crash_in_call(simulator: Simulator) -> None:
+    before = simulator.terminal()["restarts"]
+    with simulator.logged_in() as mt5:
+        simulator.fault("crash_in_call", functions=["order_send"])
+        with pytest.raises((EOFError, ConnectionError)):
+            buy(mt5)
+    until(lambda: simulator.restarted(before))
+    assert len(simulator.account()["positions"]) == 1, "it was carried out, and nobody was told"
+    assert not simulator.active()
+    simulator.close_all()
+
+
+def ipc_error(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        simulator.fault("ipc_error", code=-10001, times=2, functions=["account_info"])
+        for _ in range(2):
+            assert mt5.account_info() is None
+            assert mt5.last_error()[0] == -10001
+        assert mt5.account_info().login == 77
+
+
+def slow_login(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        simulator.fault("slow_login", login_s=0.4, times=2)
+        assert mt5.login(**ACCOUNT, timeout=200) is False
+        assert mt5.last_error()[0] == -10005
+        began = time.monotonic()
+        assert mt5.login(**ACCOUNT)
+        assert time.monotonic() - began >= 0.4
+
+
+def broker_disconnected(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        begun = simulator.fault("broker_disconnected")
+        until(lambda: not mt5.terminal_info().connected)
+        ticks = {mt5.symbol_info_tick("EURUSD").time_msc for _ in range(2)}
+        equity = mt5.account_info().equity
+        assert buy(mt5).retcode == 10031
+        time.sleep(0.7)  # ticks come every 300 ms at the latest; none may come now
+        assert {mt5.symbol_info_tick("EURUSD").time_msc} == ticks
+        assert mt5.account_info().equity == equity
+        simulator.mend(begun)
+        until(lambda: mt5.terminal_info().connected)
+        until(lambda: mt5.symbol_info_tick("EURUSD").time_msc not in ticks)
+
+
+def history_empty(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        begun = simulator.fault("history_empty", ready_s=600)
+        assert mt5.login(**ACCOUNT)
+        assert mt5.history_deals_get(*AGES) == ()
+        assert mt5.last_error()[0] == 1
+        simulator.mend(begun)
+        assert len(mt5.history_deals_get(*AGES)) >= 3
+
+
+def account_switched(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        begun = simulator.fault("account_switched", login=78)
+        assert begun["parameters"]["password"] == "***"
+        until(lambda: mt5.account_info().login == 78)
+        assert simulator.terminal()["logged_in"] == 78
+
+
+def autotrading_off(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        begun = simulator.fault("autotrading_off")
+        assert not mt5.terminal_info().trade_allowed
+        assert buy(mt5).retcode == 10027
+        simulator.mend(begun)
+        assert mt5.terminal_info().trade_allowed
+
+
+def memory_growth(simulator: Simulator) -> None:
+    before = simulator.terminal()["memory_bytes"]
+    begun = simulator.fault("memory_growth", mb_per_s=500, limit_mb=60)
+    until(lambda: simulator.terminal()["memory_bytes"] > before + 55e6)
+    assert simulator.terminal()["memory_bytes"] < before + 80e6
+    simulator.mend(begun)
+    until(lambda: simulator.terminal()["memory_bytes"] < before + 20e6)
+
+
+def unstable_link(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        simulator.fault("unstable_link", loss=1.0, times=1)
+        with pytest.raises((EOFError, ConnectionError)):
+            mt5.version()
+    with simulator.client() as mt5:
+        begun = simulator.fault("unstable_link", delay_ms=120)
+        began = time.monotonic()
+        assert mt5.initialize()
+        assert time.monotonic() - began >= 0.12
+        simulator.mend(begun)
+    where = simulator.where.host, simulator.where.port
+    patience = {"sync_request_timeout": 0.5}
+    link = rpyc.connect(*where, service=ClassicClient, config=patience)
+    with contextlib.closing(link):
+        link.execute("import MetaTrader5 as mt5")
+        simulator.fault("unstable_link", loss=1.0, how="silence", times=1)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                link.eval("mt5.version()")
+
+
+def login_rejected(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        simulator.fault("login_rejected", login=77, times=1)
+        assert mt5.login(**ACCOUNT) is False
+        assert mt5.last_error()[0] == -6
+        assert mt5.login(**ACCOUNT)
+
+
+def login_rate_limit(simulator: Simulator) -> None:
+    with simulator.client() as mt5:
+        assert mt5.initialize()
+        begun = simulator.fault("login_rate_limit", count=2, window_s=3600)
+        assert [mt5.login(**ACCOUNT) for _ in range(3)] == [True, True, False]
+        assert mt5.last_error()[0] == -6
+        simulator.mend(begun)
+        assert mt5.login(**ACCOUNT)
+
+
+def answer_lost(simulator: Simulator) -> None:
+    for answer, retcode in (("timeout", 10012), ("connection", 10031), ("none", None)):
+        with simulator.logged_in() as mt5:
+            simulator.fault("answer_lost", answer=answer, times=1)
+            result = buy(mt5)
+            assert (result.retcode if result else None) == retcode
+            if result is None:
+                assert mt5.last_error()[0] == -10005
+            until(lambda: mt5.positions_total() == 1)
+        simulator.close_all()
+
+
+def requote(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        simulator.fault("requote", times=1)
+        result = buy(mt5)
+        assert result.retcode == 10004
+        assert result.ask > result.bid > 0
+        assert mt5.positions_total() == 0
+
+
+def trade_refused(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        simulator.fault("trade_refused", retcode=10024, symbol="EURUSD", times=1)
+        assert buy(mt5).retcode == 10024
+        assert mt5.positions_total() == 0
+
+
+def market_closed(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        begun = simulator.fault("market_closed", symbol="EURUSD")
+        assert buy(mt5).retcode == 10018
+        simulator.mend(begun)
+
+
+def clock_shift(simulator: Simulator) -> None:
+    with simulator.logged_in() as mt5:
+        before = mt5.symbol_info_tick("EURUSD").time
+        begun = simulator.fault("clock_shift", by_s=7200)
+        until(lambda: 7190 < mt5.symbol_info_tick("EURUSD").time - before < 7300)
+        simulator.mend(begun)
+        until(lambda: mt5.symbol_info_tick("EURUSD").time - before < 100)
+
+
+FELT = {
+    felt.__name__: felt
+    for felt in (
+        latency,
+        freeze,
+        crash,
+        crash_in_call,
+        ipc_error,
+        slow_login,
+        broker_disconnected,
+        history_empty,
+        account_switched,
+        autotrading_off,
+        memory_growth,
+        unstable_link,
+        login_rejected,
+        login_rate_limit,
+        answer_lost,
+        requote,
+        trade_refused,
+        market_closed,
+        clock_shift,
+    )
+}
+
+
+@pytest.mark.parametrize("name", [*TERMINAL_KINDS, *BROKER_KINDS])
+def test_a_fault_is_felt_and_then_the_simulator_serves_again(
+    simulator: Simulator, name: str
+) -> None:
+    FELT[name](simulator)
+    simulator.control.delete("/faults")
+    assert simulator.active() == []
+    until(lambda: simulator.terminal()["state"] == "running")
+    serves(simulator)
+
+
+def test_a_fault_ends_by_its_time_and_outlives_its_process(simulator: Simulator) -> None:
+    begun = simulator.fault("ipc_error", code=-10000, functions=["version"], seconds=3)
+    with simulator.client() as mt5:
+        mt5.initialize()
+        assert mt5.version() is None
+    assert simulator.control.post("/terminals/1/restart").status_code == 200
+    with simulator.client() as mt5:
+        mt5.initialize()
+        assert [each["id"] for each in simulator.active()] == [begun["id"]]
+        assert mt5.version() is None
+        until(lambda: not simulator.active())
+        assert mt5.version() is not None
+
+
+def test_no_password_is_told(simulator: Simulator) -> None:
+    simulator.fault("account_switched", login=78, password="hidden-word")
+    lines = simulator.control.get("/terminals/1/logs", params={"lines": 1000}).text
+    assert "hidden-word" not in lines + simulator.control.get("/faults").text

@@ -114,6 +114,11 @@ def _greet(stack: RunningStack, data_dir: Path, took_s: float) -> None:
         f"curl -s {key} -H 'Content-Type: application/json'"
         f' -d \'{{"account_id":"{first.account_id}"}}\' {stack.base_url}/api/ws/assign'
     )
+    key_file = stack.servers.simulator.key_file
+    simulator = (
+        f"TERMINAL_SIM_URL={stack.control_url} TERMINAL_SIM_KEY_FILE={key_file}"
+        f" {sys.executable} -m terminal_sim"
+    )
     url = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"websocket_url\"])'"
     out.print()
     out.print(f"[bold green]mt5-swarm is up[/] on [bold]{stack.base_url}[/] ({took_s:.1f} s)")
@@ -124,6 +129,8 @@ def _greet(stack: RunningStack, data_dir: Path, took_s: float) -> None:
     out.print(read, markup=False)
     out.print("\n[dim]its live stream, with a plain WebSocket client:[/]")
     out.print(f'{sys.executable} -m websockets "$({assign} | {url})"', markup=False)
+    out.print("\n[dim]somebody else trades at the simulated broker; `fault` breaks something:[/]")
+    out.print(f"{simulator} open EURUSD buy 0.5 --account {first.login}", markup=False)
     out.print("\nCtrl-C ends it.")
 
 

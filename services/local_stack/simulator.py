@@ -80,7 +80,8 @@ class Simulator(EmbeddedServer):
         self._login_seconds = login_seconds
         self._ready_file = self.data_dir / "ready.json"
         self._scenario_file = self.data_dir / "scenario.json"
-        self._key_file = self.data_dir / "supervisor.key"
+        self.key_file = self.data_dir / "supervisor.key"
+        self._journals = self.data_dir / "brokers"
 
     def ready(self) -> Ready:
         """Where everything listens; after `start`."""
@@ -97,12 +98,14 @@ class Simulator(EmbeddedServer):
     def _prepare(self) -> None:
         self._ready_file.unlink(missing_ok=True)
         write_private(self._scenario_file, self._scenario)
-        write_private(self._key_file, self._key.encode())
+        write_private(self.key_file, self._key.encode())
+        self._journals.mkdir(mode=0o700, exist_ok=True)
 
     def _command(self) -> list[str]:
         options = {
             "scenario": self._scenario_file,
-            "key-file": self._key_file,
+            "key-file": self.key_file,
+            "data-dir": self._journals,
             "ready-file": self._ready_file,
             "host": "127.0.0.1",
             "terminals": len(self._names),

@@ -125,13 +125,18 @@ class Case:
 def open_case(target: Target, client: str) -> Case:
     """A case with the home account logged in, for the client of a name."""
     host, port = target.terminals[0]
-    stock = StockClient(host, port)
-    put_in(target.home, stock.mt5, tries=target.login_tries)
-    if client == StockClient.name:
-        return Case(target, stock, stock.mt5)
-    agent = AgentClient(host, port, next_token(stock.mt5))
-    agent.sign_in(target.home, prove=False)
-    return Case(target, agent, stock.mt5)
+    with contextlib.ExitStack() as made:
+        stock = StockClient(host, port)
+        made.callback(stock.close)
+        put_in(target.home, stock.mt5, tries=target.login_tries)
+        case = Case(target, stock, stock.mt5)
+        if client != StockClient.name:
+            agent = AgentClient(host, port, next_token(stock.mt5))
+            made.callback(agent.close)
+            agent.sign_in(target.home, prove=False)
+            case.client = agent
+        made.pop_all()
+        return case
 
 
 def put_in(account: Account, mt5: Any, *, tries: int = 1) -> None:

@@ -185,7 +185,9 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="contract-agent")
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="contract-agent", daemon=True
+        )
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -297,8 +299,10 @@ class AgentClient:
 
     def close(self) -> None:
         """See `Client.close`."""
-        self.run(self.link.aclose())
-        self._loop.close()
+        try:
+            self.run(self.link.aclose())
+        finally:
+            self._loop.close()
 
 
 def _code(refused: Mt5SwarmError) -> int:

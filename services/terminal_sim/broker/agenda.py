@@ -21,7 +21,7 @@ from terminal_sim.market.instruments import INSTRUMENTS
 from terminal_sim.scenario.model import Account, Robot
 
 # Robot cycles priced at a time: prices of the next minutes come in one vectorised call.
-_AHEAD = 64
+_AHEAD = 256
 
 
 class Kind(IntEnum):

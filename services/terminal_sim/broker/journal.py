@@ -61,6 +61,11 @@ _PUT: Final = {
     "pending": "insert into pending values (?, ?, ?)"
     " on conflict (login, ticket) do update set row = excluded.row",
 }
+_INSERT: Final = {
+    "deals": "insert into deals values (?, ?, ?, ?, ?, ?)",
+    "orders": "insert into orders values (?, ?, ?, ?, ?, ?)",
+}
+_UPDATE: Final = "update accounts set balance = ?, credit = ?, version = ? where login = ?"
 # What an integer of SQLite holds.
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
@@ -108,6 +113,9 @@ class Shift(msgspec.Struct, frozen=True, array_like=True):
 class Journal:
     """A file of its own for each server; every method but :meth:`open` may raise sqlite3.Error.
 
+    Changes are gathered until the next :meth:`commit`: of a position that came and went meanwhile
+    nothing has to be written but its history.
+
     Args:
         base: The database.
         where: What to call it in messages.
@@ -116,6 +124,9 @@ class Journal:
     def __init__(self, base: sqlite3.Connection, where: str) -> None:
         self._base = base
         self.where = where
+        self._money: dict[int, Values] = {}
+        self._present: dict[tuple[str, int, int], bytes | None] = {}
+        self._history: dict[Kind, list[Values]] = {"deals": [], "orders": []}
 
     @classmethod
     def in_memory(cls) -> Self:
@@ -179,7 +190,8 @@ class Journal:
         self._write("update about set advanced_ms = ?, ticket = ?", (at_ms, ticket))
 
     def commit(self) -> None:
-        """Make sure of everything written since the last time."""
+        """Make sure of everything kept since the last time."""
+        self._flush()
         if self._base.in_transaction:
             self._base.execute("commit")
 
@@ -203,10 +215,7 @@ class Journal:
         login = state.profile.login
         self._keep_present(login, change)
         self._keep_history(login, change)
-        self._write(
-            "update accounts set balance = ?, credit = ?, version = ? where login = ?",
-            (state.balance, state.credit, state.version, login),
-        )
+        self._money[login] = state.balance, state.credit, state.version, login
 
     def state(self, profile: Profile) -> AccountState:
         """Return an account as it was left.
@@ -214,6 +223,7 @@ class Journal:
         Raises:
             KeyError: It is not here.
         """
+        self._flush()
         login = (profile.login,)
         account = self._base.execute(
             "select balance, credit, version from accounts where login = ?", login
@@ -246,6 +256,7 @@ class Journal:
 
     def count(self, kind: Kind, login: int, wanted: Wanted) -> int:
         """Return how many rows :meth:`deals` or :meth:`orders` would at most find."""
+        self._flush()
         where, values = _where(login, wanted)
         statement = f"select count(*) from {kind} where {where}"  # noqa: S608 - our own words
         found: int = self._base.execute(statement, values).fetchone()[0]
@@ -260,6 +271,7 @@ class Journal:
         return [_order(row) for row in self._rows("orders", login, wanted)]
 
     def _rows(self, kind: Kind, login: int, wanted: Wanted) -> list[bytes]:
+        self._flush()
         where, values = _where(login, wanted)
         statement = f"select at_ms, row from {kind} where {where}"  # noqa: S608 - our own words
         found = self._base.execute(statement, values).fetchall()
@@ -282,28 +294,37 @@ class Journal:
             self._base.execute("begin immediate")
 
     def _keep_present(self, login: int, change: Change) -> None:
-        for table, gone, there in (
-            ("positions", change.gone, change.positions),
-            ("pending", change.removed, change.orders),
-        ):
-            self._write_many(_DELETE[table], [(login, ticket) for ticket in gone])
-            self._write_many(_PUT[table], [(login, row.ticket, _encode(row)) for row in there])
+        for ticket in change.gone:
+            self._present["positions", login, ticket] = None
+        for position in change.positions:
+            self._present["positions", login, position.ticket] = _encode(position)
+        for ticket in change.removed:
+            self._present["pending", login, ticket] = None
+        for order in change.orders:
+            self._present["pending", login, order.ticket] = _encode(order)
 
     def _keep_history(self, login: int, change: Change) -> None:
-        self._write_many(
-            "insert into deals values (?, ?, ?, ?, ?, ?)",
-            [
-                (login, d.time_ms, d.ticket, d.order, d.position_id, _encode(d))
-                for d in change.deals
-            ],
-        )
-        self._write_many(
-            "insert into orders values (?, ?, ?, ?, ?, ?)",
-            [
-                (login, o.done_ms, o.ticket, o.ticket, o.position_id, _encode(o))
-                for o in change.done
-            ],
-        )
+        self._history["deals"] += [
+            (login, d.time_ms, d.ticket, d.order, d.position_id, _encode(d)) for d in change.deals
+        ]
+        self._history["orders"] += [
+            (login, o.done_ms, o.ticket, o.ticket, o.position_id, _encode(o)) for o in change.done
+        ]
+
+    def _flush(self) -> None:
+        """Write what was gathered, into the present transaction."""
+        for table, statement in _DELETE.items():
+            gone = [key for key, row in self._present.items() if row is None and key[0] == table]
+            self._write_many(statement, [key[1:] for key in gone])
+        for table, statement in _PUT.items():
+            there = [(*key[1:], row) for key, row in self._present.items() if key[0] == table]
+            self._write_many(statement, [values for values in there if values[2] is not None])
+        for kind, rows in self._history.items():
+            self._write_many(_INSERT[kind], rows)
+            rows.clear()
+        self._write_many(_UPDATE, list(self._money.values()))
+        self._present.clear()
+        self._money.clear()
 
 
 def _where(login: int, wanted: Wanted) -> tuple[str, Values]:

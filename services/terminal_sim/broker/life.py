@@ -152,7 +152,7 @@ class Life:
             due = min(due, self._late[0].at_ms)
         if self.state.orders:
             due = min(due, next_expiry(self.state) or NEVER)
-        if self.state.positions:
+        if self.state.positions or self.state.orders:  # an order may become a position before
             due = min(due, self.rules.midnights.after(since_ms))
         return due
 
@@ -181,7 +181,8 @@ class Life:
         rules = self.rules
         if self.state.positions and rules.midnights.after(at_ms - 1) == at_ms:
             yield from self._made(rollover(self.state, rules.tape, at_ms, rules.wall))
-        yield from self._made(rules.desk.expire(self.state, at_ms))
+        if self.state.orders:
+            yield from self._made(rules.desk.expire(self.state, at_ms))
         while self._late and self._late[0].at_ms <= at_ms:
             yield from self._event(heapq.heappop(self._late), halted)
         while self._next and self._next.at_ms <= at_ms:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import httpx
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -29,11 +30,19 @@ def status(url: Url = DEFAULT_URL, key_file: KeyFile = None) -> None:
     brokers = control.ask("GET", "brokers")["brokers"]
     terminals = control.ask("GET", "terminals")["terminals"]
     faults = control.ask("GET", "faults")["active"]
-    names = "server", "host", "port", "state", "pid", "memory", "restarts", "accounts"
-    console.print(_table("brokers", names, brokers))
-    names = "n", "port", "state", "logged_in", "in_login_until", "pid", "memory", "restarts"
-    console.print(_table("terminals", names, terminals))
-    console.print(_table("faults", ("id", "name", "terminal", "server", "acted"), faults))
+    brokers = [
+        row | {"address": f"{row['host']}:{row['port']}", "accounts": len(row["accounts"] or ())}
+        for row in brokers
+    ]
+    for title, names, rows in (
+        ("brokers", "server address state accounts pid memory restarts", brokers),
+        ("terminals", "n port state logged_in in_login_until pid memory restarts", terminals),
+        ("faults", "id name terminal server acted", faults),
+    ):
+        if rows:
+            console.print(_table(title, names.split(), rows))
+    if not faults:
+        console.print("no faults are on")
 
 
 def health(
@@ -94,8 +103,10 @@ def _shakes_hands(terminal: dict[str, Any], host: str, timeout_s: float) -> bool
         return False
 
 
-def _table(title: str, names: tuple[str, ...], rows: list[dict[str, Any]]) -> Table:
-    table = Table(*names, title=title, title_justify="left")
+def _table(title: str, names: list[str], rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in names:
+        table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         memory = row.get("memory_bytes")
         shown = row | {"memory": f"{memory / 1e6:.1f} MB" if memory else None}

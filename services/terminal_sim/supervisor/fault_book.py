@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from terminal_sim.faults.injection import Injection
 from terminal_sim.faults.kinds import AccountSwitched, BrokerFault, Crash, Fault, TerminalFault
 from terminal_sim.scenario.model import Scenario
 from terminal_sim.supervisor.broker_link import BrokerDown, BrokerLink, BrokerRefused
+from terminal_sim.supervisor.fault_entry import Entry
 from terminal_sim.supervisor.fleet import Fleet
 from terminal_sim.supervisor.members import TerminalMember
 from terminal_sim.terminal.wire import Acted, Applied, Begin, Command, End, Ended, Message
@@ -30,58 +30,6 @@ Ask = Callable[[Callable[[int, str | None], Inject], type[Done]], Awaitable[Done
 
 class NoSuchTarget(LookupError):
     """There is no such terminal or broker here; the message is one line for a person."""
-
-
-@dataclass(eq=False)
-class Entry:
-    """A fault at one terminal or broker.
-
-    Attributes:
-        id: Of this supervisor.
-        fault: As it was asked for.
-        terminal: Number of the terminal, or None.
-        server: Server of the broker, or None.
-        since_ms: When it began (UTC epoch milliseconds).
-        ends: When it ends (``time.monotonic()``); None: not by itself.
-        acted: How often it has acted.
-        applied: Set when the process has said that it is on, or why it cannot be.
-        error: Why it cannot be.
-        ended: Set when the process has said that it is over.
-    """
-
-    id: int
-    fault: Fault
-    terminal: int | None = None
-    server: str | None = None
-    since_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
-    ends: float | None = None
-    acted: int = 0
-    applied: asyncio.Event = field(default_factory=asyncio.Event)
-    error: str | None = None
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        if self.fault.seconds is not None:
-            self.ends = time.monotonic() + self.fault.seconds
-
-    def __str__(self) -> str:
-        where = self.server if self.terminal is None else f"terminal {self.terminal}"
-        return f"{self.fault!r} at {where}"
-
-    @property
-    def over(self) -> bool:
-        """Whether it has acted often or long enough."""
-        spent = self.fault.times is not None and self.acted >= self.fault.times
-        return spent or (self.ends is not None and time.monotonic() >= self.ends)
-
-    def rest(self) -> Any:  # noqa: ANN401 - a terminal's fault or a broker's: whoever asks knows
-        """Return what is left of the fault."""
-        fault = self.fault
-        if fault.times is not None:
-            fault = msgspec.structs.replace(fault, times=fault.times - self.acted)
-        if self.ends is not None:
-            fault = msgspec.structs.replace(fault, seconds=self.ends - time.monotonic())
-        return fault
 
 
 class FaultBook:

@@ -179,11 +179,11 @@ class Member:
         await self._ended.wait()
         loop.remove_reader(process.sentinel)
         loop.remove_reader(pipe.fileno())
+        self._process = self._pipe = None
         # Its last words count: a fault that made it crash has told how often it has acted.
         while self._read(pipe):
             pass
         self.listening.clear()
-        self._process = self._pipe = None
         self._ended_once.set()
         pipe.close()
         process.join()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from terminal_sim.scenario.lines import locate, steps
 from terminal_sim.scenario.model import Scenario
 from terminal_sim.terminal.session import Timing
 
@@ -90,11 +91,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         yield from self._too_high(
             "--broker-port", self.broker_port, len(scenario.servers) if scenario else 0
         )
-        for i, planned in enumerate(scenario.faults if scenario else ()):
+        yield from self._misplaced(scenario)
+
+    def _misplaced(self, scenario: Scenario | None) -> Iterator[str]:
+        """Yield planned faults of terminals that are not run, where terminals are run at all."""
+        if scenario is None or self.scenario is None or not self.terminals:
+            return
+        for i, planned in enumerate(scenario.faults):
             number = planned.injection.terminal
-            if self.terminals and number is not None and not 1 <= number <= self.terminals:
-                last = self.terminals
-                yield f"{self.scenario}: faults[{i}] is for terminal {number} of 1 to {last}"
+            if number is not None and not 1 <= number <= self.terminals:
+                place = f"$.faults[{i}].terminal"
+                text = self.scenario.read_text(encoding="utf-8")
+                line = locate(text, self.scenario.suffix, steps(place))
+                said = f"there are terminals 1 to {self.terminals}, not {number}"
+                yield f"{self.scenario}: line {line}: {place}: {said}"
 
     @staticmethod
     def _too_high(option: str, base: int, count: int) -> Iterator[str]:

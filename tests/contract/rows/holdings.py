@@ -102,12 +102,6 @@ def nothing(case: Case, call: str) -> None:
         assert case.mt5.last_error() == SUCCESS
 
 
-@row(135, "a look belongs to one instant", core=True)
-def coherent(case: Case) -> None:
-    account, positions = case.steady()
-    assert account["margin"] > 0 or not positions
-
-
 def first(case: Case, call: str) -> tuple[str, int]:
     """Symbol and ticket of the first row."""
     found = case.mt5.eval(f"[(r.symbol, r.ticket) for r in mt5.{call}()][:1]")

@@ -89,13 +89,17 @@ def test_bars_are_the_aggregation_of_their_ticks(
 def test_long_bars_are_the_aggregation_of_m1(
     name: str, symbol: str, rule: str, now_ms: int
 ) -> None:
-    length, bars = LONG[name], Bars(MARKET, WallClock(rule))
+    length, wall = LONG[name], WallClock(rule)
+    bars = Bars(MARKET, wall)
     got = bars.latest(symbol, length, 0, 2, now_ms)
+    # In the repeated hour the newest tick is not in the bar of the latest reading.
+    in_order = wall.wall_ms(now_ms) == wall.latest_ms(now_ms)
     minutes = bars.between(symbol, 60, int(got["time"][0]), 2**40, now_ms)
     for bar, following in zip(got, [*got["time"][1:].tolist(), 2**40], strict=True):
         inside = minutes[(minutes["time"] >= bar["time"]) & (minutes["time"] < following)]
         assert bar["open"] == inside["open"][0]
-        assert bar["close"] == inside["close"][-1]
+        if in_order:
+            assert bar["close"] == inside["close"][-1]
         assert bar["high"] == inside["high"].max()
         assert bar["low"] == inside["low"].min()
         assert bar["tick_volume"] == inside["tick_volume"].sum()
@@ -127,18 +131,13 @@ def test_searched_bars_are_the_aggregation_of_every_minute(
     assert got.spread.tolist() == np.minimum.reduceat(every.spread, first).tolist()
 
 
-@BOUNDED
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=4), st.data())
-def test_the_smallest_value_is_found_wherever_it_is(
-    lengths: list[int], data: st.DataObject
-) -> None:
-    edges = 1000 + np.cumsum([0, *lengths])
-    lowest = data.draw(st.integers(1000, int(edges[-1]) - 1))
-    almost = data.draw(st.integers(1000, int(edges[-1]) - 1))
-    values = np.full(edges[-1], 9)
-    values[almost], values[lowest] = 4, 3
-    got = smallest(lambda minute: values[minute], edges, 3)
-    assert got.tolist() == np.minimum.reduceat(values, edges[:-1]).tolist()
+def test_the_smallest_value_is_found_wherever_it_is() -> None:
+    edges = np.array([1000, 1007, 1300, 1301])
+    for lowest in range(edges[0], edges[-1]):
+        values = np.full(edges[-1], 9)
+        values[1020], values[lowest] = 4, 3
+        got = smallest(values.__getitem__, edges, 3)
+        assert got.tolist() == np.minimum.reduceat(values[1000:], edges[:-1] - 1000).tolist()
 
 
 @BOUNDED
@@ -271,12 +270,16 @@ def test_a_quote_is_the_newest_tick_at_or_before(symbol: str, at_ms: int, step: 
 @example("TIMEFRAME_M1", (0, 30), EET_US, SPRING_MS + 60_000, ())
 @example("TIMEFRAME_M5", (3, 30), EET_US, AUTUMN_MS + 600_000, ())
 @example("TIMEFRAME_M1", (0, 30), "UTC", SPRING_MS + 900_000, ((SPRING_MS + 30_500, 3_600_000),))
-@example("TIMEFRAME_H1", (0, 5), "UTC", SPRING_MS + 9**9, ((SPRING_MS + 1_800_000, 5_400_000),))
-@example("TIMEFRAME_H2", (0, 30), "UTC", SPRING_MS + 9**9, ((SPRING_MS + 1, 28_020_000),))
+@example(
+    "TIMEFRAME_H1", (0, 5), "UTC", SPRING_MS + 10_800_000, ((SPRING_MS + 1_800_000, 5_400_000),)
+)
+@example("TIMEFRAME_H2", (0, 30), "UTC", SPRING_MS + 10_800_000, ((SPRING_MS + 1, 28_020_000),))
 def test_places_count_existing_bars_from_the_newest(
     name: str, place: tuple[int, int], rule: str, now_ms: int, shifts: tuple[tuple[int, int], ...]
 ) -> None:
-    length, bars, (skip, count) = SPANS[name], Bars(MARKET, WallClock(rule, shifts)), place
+    # A clock knows of no shift that is yet to come.
+    happened = tuple((at_ms, by_ms) for at_ms, by_ms in shifts if at_ms <= now_ms)
+    length, bars, (skip, count) = SPANS[name], Bars(MARKET, WallClock(rule, happened)), place
     assert length is not None
     every = bars.latest("EURUSD", length, 0, skip + count, now_ms)
     some = bars.latest("EURUSD", length, skip, count, now_ms)

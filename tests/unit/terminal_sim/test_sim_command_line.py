@@ -1,7 +1,8 @@
 """The commands, as somebody types them."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,12 @@ from terminal_sim.testing import Ready, running
 
 KEY = "a-made-up-key"
 LOGIN = "5001001"
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
 
 
 @pytest.fixture(scope="module")
@@ -146,16 +153,14 @@ def test_a_frozen_terminal_is_ill_and_one_in_a_login_is_not(at: Shell, ready: Re
     login = freezing("mt5.login(1, password='x', server='Nowhere', timeout=4000)")
     headers = {"X-Supervisor-Key": KEY}
     with httpx.Client(base_url=ready.control_url, headers=headers) as control:
-        while not control.get("/terminals").json()["terminals"][0]["in_login_until"]:
-            pass
+        until(lambda: control.get("/terminals").json()["terminals"][0]["in_login_until"])
         assert at("health", "--timeout", "0.5").endswith("serve\n"), at.complained
         assert not login.ready
         link.close()
         assert control.post("/terminals/1/restart").status_code == 200
         assert control.post("/faults", json={"name": "freeze", "hold_s": 3600}).status_code == 201
         both = "terminal-sim: terminal 1 does not answer; terminal 2 does not answer\n"
-        while at.complained != both:
-            at("health", "--timeout", "0.5")
+        until(lambda: at("health", "--timeout", "0.5") == "" and at.complained == both)
         for number in (1, 2):
             assert control.post(f"/terminals/{number}/restart").status_code == 200
     assert at("health") == "1 brokers and 2 terminals serve\n"

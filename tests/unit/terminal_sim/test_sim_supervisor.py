@@ -289,11 +289,14 @@ def test_a_server_is_run_here_or_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ('name = "latenci"', "line 8: no fault is named 'latenci'"),
-        ('name = "latency"\nms = "fast"', "line 8: latency: ms: expected float, got str"),
-        ('name = "crash"\nafter_s = -1', "line 8: after_s: must be from 0"),
-        ('name = "requote"\nserver = "Two"', "line 10: $.faults[0].server: no server is named"),
-        ('name = "crash"\nterminal = 3', "faults[0] is for terminal 3 of 1 to 1"),
+        ('name = "latenci"', "line 7: no fault is named 'latenci'"),
+        ('name = "latency"\nms = "fast"', "line 7: latency: ms: expected float, got str"),
+        ('name = "crash"\nafter_s = -1', "line 7: after_s: must be from 0"),
+        ('name = "requote"\nserver = "Two"', "line 9: $.faults[0].server: no server is named"),
+        (
+            'name = "crash"\nterminal = 3',
+            "line 9: $.faults[0].terminal: there are terminals 1 to 1",
+        ),
     ],
 )
 def test_planned_faults_are_refused_before_any_port_opens(
@@ -309,7 +312,16 @@ def test_planned_faults_are_refused_before_any_port_opens(
     assert done.stderr.count("\n") == 1
 
 
-def test_planned_faults_begin_at_their_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("terminals", "expected"),
+    [
+        ("2", [("autotrading_off", 2, None), ("requote", None, "One")]),
+        ("0", [("requote", None, "One")]),
+    ],
+)
+def test_planned_faults_begin_at_their_times_where_they_are_wanted(
+    terminals: str, expected: list[Any], tmp_path: Path
+) -> None:
     scenario = tmp_path / "one.toml"
     planned = (
         '[[faults]]\nname = "autotrading_off"\nterminal = 2\n'
@@ -317,7 +329,7 @@ def test_planned_faults_begin_at_their_times(tmp_path: Path) -> None:
     )
     scenario.write_text(ONE_SERVER + planned)
     with (
-        running("--scenario", str(scenario), "--terminals", "2") as ready,
+        running("--scenario", str(scenario), "--terminals", terminals) as ready,
         httpx.Client(base_url=ready.control_url) as control,
     ):
 
@@ -325,7 +337,7 @@ def test_planned_faults_begin_at_their_times(tmp_path: Path) -> None:
             found = control.get("/faults").json()["active"]
             return [(each["name"], each.get("terminal"), each.get("server")) for each in found]
 
-        until(lambda: active() == [("autotrading_off", 2, None), ("requote", None, "One")])
+        until(lambda: active() == expected)
 
 
 def test_two_connections_of_a_terminal_share_one_module(ready: Ready) -> None:

@@ -53,6 +53,8 @@ def account(login: int, positions: int = 2) -> dict[str, object]:
                 "type": "buy_limit",
                 "volume": 0.1,
                 "placed_at": "2026-01-05T11:00:00Z",
+                # Where the market never comes.
+                "price": 0.5,
             }
         ],
     }

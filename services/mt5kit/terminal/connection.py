@@ -57,7 +57,7 @@ class Connection:
 
         Raises:
             TerminalUnavailable: It cannot be reached, or lies outside the terminals network, or
-                what answers has no MetaTrader5 module.
+                what answers has no MetaTrader5 module or does not speak RPyC 5.
             TerminalTimeout: It accepts and does not answer: its interpreter is held.
         """
         numeric = self._guard.resolve(self._address)
@@ -78,6 +78,13 @@ class Connection:
         except TimeoutError as held:
             self._socket.close()
             raise self._held() from held
+        except ValueError as foreign:
+            # The first word of an RPyC 6 server, for one, is none that RPyC 5 can take apart.
+            self._socket.close()
+            raise TerminalUnavailable(
+                f"what answers for terminal {self._address.terminal_id} does not speak RPyC 5",
+                retry_after_s=30,
+            ) from foreign
         except Exception as gone:
             # RPyC raises here whatever the other side says it raised.
             self._socket.close()

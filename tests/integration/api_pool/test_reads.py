@@ -65,7 +65,7 @@ def test_a_symbol_filters(api: Any) -> None:
 
 def test_a_snapshot_is_of_one_turn(api: Any) -> None:
     body = api.get("/api/mt5/account/alpha/snapshot", fresh=1).json()
-    floating = sum(position["profit"] for position in body["positions"])
+    floating = sum(position["profit"] + position["swap"] for position in body["positions"])
     assert body["account"]["equity"] == pytest.approx(body["account"]["balance"] + floating)
     assert len(body["orders"]) == 1
 

@@ -109,9 +109,8 @@ async def test_a_login_looks_in_the_same_turn(links: Links, token: int) -> None:
     assert look.identity == ALPHA
     assert len(look.positions) == 2
     assert len(look.orders) == 1
-    assert look.account.equity == pytest.approx(
-        look.account.balance + sum(position.profit for position in look.positions), abs=0.01
-    )
+    floating = sum(position.profit + position.swap for position in look.positions)
+    assert look.account.equity == pytest.approx(look.account.balance + floating, abs=0.01)
     assert links.sample("mt5_logins_total", server=SERVER, outcome="ok") == 1
 
 

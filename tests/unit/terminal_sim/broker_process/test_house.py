@@ -72,9 +72,12 @@ def present(house: House) -> dict[str, Any]:
 
 def test_only_right_credentials_are_let_in(house: House) -> None:
     admitted = house.login(1, "secret")
-    assert admitted and admitted.state is house.state(1) and not admitted.investor
+    assert admitted
+    assert admitted.state is house.state(1)
+    assert not admitted.investor
     viewed = house.login(1, "look")
-    assert viewed and viewed.investor
+    assert viewed
+    assert viewed.investor
     assert house.login(1, "wrong") is None
     assert house.login(1, "\ud800") is None
     assert house.login(9, "secret") is None
@@ -83,7 +86,8 @@ def test_only_right_credentials_are_let_in(house: House) -> None:
 def test_a_trade_is_applied_told_and_in_the_history(house: House, clock: ManualClock) -> None:
     ticket = buy(house)
     state = house.state(1)
-    assert state and list(state.positions) == [ticket]
+    assert state
+    assert list(state.positions) == [ticket]
     ((login, change),) = passing(house, clock, 0)
     assert (login, [p.ticket for p in change.positions]) == (1, [ticket])
     assert [deal.position_id for deal in house.history(1, "deals")] == [0, ticket]
@@ -112,7 +116,8 @@ def test_people_elsewhere_act_with_their_reason(house: House) -> None:
         (2, 0, "Withdrawal"),
     ]
     state = house.state(1)
-    assert state and state.balance == 10_250.0
+    assert state
+    assert state.balance == 10_250.0
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,8 @@ def test_people_elsewhere_act_with_their_reason(house: House) -> None:
 def test_money_that_is_none_is_refused(house: House, amount: float, retcode: int) -> None:
     assert house.deposit(1, amount, 0).result.retcode == retcode
     state = house.state(1)
-    assert state and state.balance == 10_000.0
+    assert state
+    assert state.balance == 10_000.0
 
 
 def test_stops_trigger_as_time_passes(house: House, clock: ManualClock) -> None:
@@ -231,9 +237,11 @@ def test_an_answer_is_lost_after_the_deed(house: House, answer: Any, retcode: in
     assert house.answer(1, refused) is refused
     outcome = house.trade(1, BUY, reason=3)
     told = house.answer(1, outcome.result)
-    assert told and (told.retcode, told.deal, told.order) == (retcode, 0, 0)
+    assert told
+    assert (told.retcode, told.deal, told.order) == (retcode, 0, 0)
     state = house.state(1)
-    assert state and len(state.positions) == 1
+    assert state
+    assert len(state.positions) == 1
     assert house.answer(1, outcome.result) is outcome.result
 
 
@@ -284,6 +292,9 @@ def test_a_journal_brings_everything_back(tmp_path: Path, clock: ManualClock) ->
     told = scenario(robot=ROBOT, positions=(held,))
     house = reopened()
     buy(house)
+    closed = buy(house)
+    passing(house, clock, 1000)
+    buy(house, type=1, position=closed)
     house.trade(1, TradeRequest(action=5, symbol="EURUSD", volume=0.1, type=2, price=0.9), reason=3)
     passing(house, clock, 10 * 60_000)
     before = present(house)

@@ -41,7 +41,7 @@ class Chances:
             margin_mode="netting" if netting else "hedging",
             positions=() if quiet else self.netted() if netting else self.positions(10),
             orders=tuple(self.order() for _ in range(4)),
-            robot=None if quiet or random.random() < 0.3 else self.robot(),
+            robot=None if quiet or random.random() < 0.3 else self.robot(netting),
         )
         server = Server(
             "S",
@@ -75,7 +75,7 @@ class Chances:
 
     def position(self, symbol: str, opened: int, closed: int | None = None) -> Position:
         random = self.random
-        if closed is None and random.random() < 0.7:
+        if closed is None and random.random() < 0.8:
             closed = opened + random.randrange(1, 3 * DAY_MS)
         return Position(
             symbol,
@@ -83,8 +83,8 @@ class Chances:
             random.choice([0.1, 0.25, 1.0]),
             Moment(opened),
             None if closed is None else Moment(closed + 1),
-            sl=self.near(symbol, opened) if random.random() < 0.4 else 0.0,
-            tp=self.near(symbol, opened) if random.random() < 0.4 else 0.0,
+            sl=self.near(symbol, opened) if random.random() < 0.25 else 0.0,
+            tp=self.near(symbol, opened) if random.random() < 0.25 else 0.0,
             magic=random.choice([0, 7]),
         )
 
@@ -100,12 +100,11 @@ class Chances:
             comment="waits",
         )
 
-    def robot(self) -> Robot:
+    def robot(self, netting: bool) -> Robot:
         random = self.random
         hold = random.choice([30.0, 3900.0])
-        return Robot(
-            random.choice(SYMBOLS), 0.2, Moment(FIRST_MS + random.randrange(DAY_MS)), 4000.0, hold
-        )
+        symbol = SYMBOLS[3] if netting else random.choice(SYMBOLS)
+        return Robot(symbol, 0.2, Moment(FIRST_MS + random.randrange(DAY_MS)), 4000.0, hold)
 
 
 def everything(house: House) -> dict[str, Any]:
@@ -132,7 +131,7 @@ def lived(scenario: Scenario, first_ms: int, steps: list[int]) -> House:
 
 
 # A seed has no smaller seed that fails likewise: nothing to shrink.
-@settings(max_examples=25, derandomize=True, deadline=None, phases=[Phase.generate])
+@settings(max_examples=120, derandomize=True, deadline=None, phases=[Phase.generate])
 @given(
     st.integers(0, 2**20),
     st.integers(FIRST_MS, NOW_MS),
@@ -142,8 +141,7 @@ def test_the_past_worked_out_is_the_past_lived_through(
     seed: int, first_ms: int, steps: list[int]
 ) -> None:
     scenario = Chances(seed).scenario()
-    if list(faults(scenario, NOW_MS)):  # two netting positions at once, closed before opened
-        return
+    assert not list(faults(scenario, NOW_MS))
     living = everything(lived(scenario, first_ms, steps))
     at_once = everything(House(scenario, "S", ManualClock(first_ms + sum(steps))))
     for part, value in living.items():
@@ -153,10 +151,8 @@ def test_the_past_worked_out_is_the_past_lived_through(
 def test_these_scenarios_have_everything_in_them() -> None:
     """Else the property above would hold of nothing."""
     seen: Counter[Any] = Counter()
-    for seed in range(50):
+    for seed in range(30):
         scenario = Chances(seed).scenario()
-        if list(faults(scenario, NOW_MS)):
-            continue
         found = everything(lived(scenario, FIRST_MS, [7 * DAY_MS]))
         seen.update(("reason", deal.reason) for deal in found["deals"])
         seen.update(("entry", deal.entry) for deal in found["deals"])

@@ -146,12 +146,15 @@ SOUND = settings(
 def attempt(path: Path) -> None:
     try:
         load(path, NOW_MS)
-    except ScenarioError as refused:
-        assert str(refused).startswith(f"{path}: ")
-        assert refused.reason.startswith("line "), refused.reason
-        lines = path.read_text(encoding="utf-8", errors="replace").count("\n") + 1
-        assert 1 <= int(refused.reason.split()[1].rstrip(":")) <= lines
-        assert "Demo-100" not in refused.reason  # as all its passwords begin
+    except ScenarioError as error:
+        refused = error
+    else:
+        return
+    assert str(refused).startswith(f"{path}: ")
+    assert refused.reason.startswith("line "), refused.reason
+    lines = path.read_text(encoding="utf-8", errors="replace").count("\n") + 1
+    assert 1 <= int(refused.reason.split()[1].rstrip(":")) <= lines
+    assert "Demo-100" not in refused.reason  # as all its passwords begin
 
 
 @SOUND
@@ -219,17 +222,20 @@ def test_terms_of_a_server_are_checked(tmp_path: Path, server: str, reason: str)
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scenario.json"
-    text = '{"servers": [{"name": "S"}],\n"accounts": [{"login": 1, "password": "x",\n"server": "S", "name": "\\ud800"}]}'
-    path.write_text(text)
-    with pytest.raises(ScenarioError, match="line 3: .*is not valid Unicode"):
+    account = '{"login": 1, "password": "x",\n"server": "S", "name": "\\ud800"}'
+    path.write_text(f'{{"servers": [{{"name": "S"}}],\n"accounts": [{account}]}}')
+    with pytest.raises(ScenarioError, match=r"line 3: .*is not valid Unicode"):
         load(path, NOW_MS)
 
 
 def test_a_robot_that_never_stopped_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scenario.toml"
-    robot = 'robot = { symbol = "EURUSD", volume = 1, starts_at = "2000-02-01", period_s = 0.1, hold_s = 0.05 }'
+    robot = (
+        'robot = { symbol = "EURUSD", volume = 1, starts_at = "2000-02-01",'
+        " period_s = 0.1, hold_s = 0.05 }"
+    )
     path.write_text(
         f'[[servers]]\nname = "S"\n[[accounts]]\nlogin = 1\npassword = "x"\nserver = "S"\n{robot}\n'
     )
-    with pytest.raises(ScenarioError, match="line 7: .*traded more than 5000000 times"):
+    with pytest.raises(ScenarioError, match=r"line 7: .*traded more than 5000000 times"):
         load(path, NOW_MS)

@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 ACCOUNTS ?= 3
 DATA ?= .local
+BASE ?= python:3.13-slim
 
 # A stamp for each lock, so that pip runs only when a lock has changed.
 RUN_STAMP := $(VENV)/.installed
@@ -43,7 +44,7 @@ unit: $(DEV_STAMP) ## The fast tests alone
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: test-long
-test-long: $(DEV_STAMP) ## The slow tests: the page in a real browser (needs chromium)
+test-long: $(DEV_STAMP) ## The slow tests: RPyC versions, the page in a real browser (needs chromium)
 	@$(BIN)/pytest tests/long
 
 .PHONY: lint
@@ -67,6 +68,18 @@ bench: $(DEV_STAMP) ## Measure; prints tables and rewrites docs/benchmarks.md
 screenshot: $(DEV_STAMP) ## Take docs/console.png anew (needs chromium)
 	@MT5_SCREENSHOT_DIR=docs $(BIN)/pytest -q tests/long/test_console_browser.py
 
+.PHONY: image
+image: ## Build the image mt5-terminal-sim: BASE=python:3.13-slim (needs Docker)
+	@docker build --build-arg BASE=$(BASE) -f services/terminal_sim/Dockerfile -t mt5-terminal-sim .
+
+.PHONY: test-image
+test-image: $(DEV_STAMP) ## Try the image in containers of its own (needs Docker and `make image`)
+	@$(BIN)/pytest tests/swarm
+
+.PHONY: conformance
+conformance: $(DEV_STAMP) ## Run the conformance matrix and write docs/conformance.md
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/contract --conformance-report docs/conformance.md
+
 .PHONY: lock
 lock: $(DEV_STAMP) ## Resolve the dependencies anew into the lock files
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --upgrade \
@@ -75,6 +88,10 @@ lock: $(DEV_STAMP) ## Resolve the dependencies anew into the lock files
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --upgrade \
 		--generate-hashes --no-emit-index-url --python-version 3.11 --constraint requirements.lock \
 		--extra dev pyproject.toml --output-file requirements-dev.lock
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
+		--generate-hashes --no-emit-index-url --python-version 3.11 --constraint requirements.lock \
+		services/terminal_sim/docker/requirements.in \
+		--output-file services/terminal_sim/docker/requirements.lock
 
 .PHONY: install
 install: $(RUN_STAMP) ## Make the virtual environment that `make run` uses

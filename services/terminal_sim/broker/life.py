@@ -3,13 +3,13 @@
 import heapq
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from terminal_sim.broker import codes
 from terminal_sim.broker.agenda import Event, Kind
+from terminal_sim.broker.days import DAY_MS
 from terminal_sim.broker.dealing import netted
 from terminal_sim.broker.desk import Desk, Tickets
 from terminal_sim.broker.nights import Midnights
@@ -26,6 +26,8 @@ from terminal_sim.market.tape import Tape
 
 # A close that the market's hours forbid is tried again after so long.
 _PATIENCE_MS = 60_000
+# Prices are looked at so far ahead at first, then twice as far, up to a day.
+_FIRST_REACH_MS = 3_600_000
 # Where the numbers for a close stand behind a trade's ticket, where those for a robot's part of
 # a netting position that others opened, and where that for the deal that fills an order.
 _CLOSE, _PART, _FILL = 2, 4, 1
@@ -108,13 +110,14 @@ class Life:
         self._netting = state.profile.margin_mode == "netting"
         self._tickets = tickets
         self._rest = rest or Alone()
-        self._searched = False
+        self._seen_ms: int | None = None
+        self._reach_ms = _FIRST_REACH_MS
         self._hit: Trigger | None = None
 
     def take(self, change: Change) -> None:
         """Apply a change, its own or one that somebody made meanwhile."""
         if self._concerns(change):
-            self._searched = False
+            self._seen_ms = None
         self.state.apply(change)
 
     def advance(
@@ -126,7 +129,7 @@ class Life:
         pending orders. In the symbols ``halted`` nothing triggers and no robot trades.
         """
         at = ticks_from = since_ms
-        self._searched = False
+        self._seen_ms = None
         while True:
             due = max(self._due(at), since_ms + 1)
             yield from self._triggers(ticks_from, min(until_ms, due - 1), until_ms, halted)
@@ -140,10 +143,10 @@ class Life:
         if change.orders or change.removed:
             return True
         known = self.state.positions
-        before = (
-            known.get(ticket) for ticket in (*change.gone, *(p.ticket for p in change.positions))
-        )
-        return any(p is not None and (p.sl or p.tp) for p in chain(change.positions, before))
+        for ticket in change.gone:
+            if known[ticket].sl or known[ticket].tp:
+                return True
+        return any(_levels(p) != _levels(known.get(p.ticket)) for p in change.positions)
 
     def _due(self, since_ms: int) -> int:
         """Return when something other than a price makes something happen."""
@@ -159,18 +162,31 @@ class Life:
     def _triggers(
         self, since_ms: int, stop_ms: int, until_ms: int, halted: Container[str]
     ) -> Iterator[Change]:
-        """Fire what is hit in ``(since_ms, stop_ms]``; look ahead only once, to ``until_ms``."""
-        desk = self.rules.desk
+        """Fire what is hit in ``(since_ms, stop_ms]``."""
         while since_ms < stop_ms:
-            if not self._searched:
-                self._hit = desk.next_trigger(self.state, since_ms, until_ms, halted=halted)
-                self._searched = True
-            hit = self._hit
-            if hit is None or hit.at_ms > stop_ms:
+            hit = self._look(since_ms, stop_ms, until_ms, halted)
+            if hit is None:
                 return
             whole = self._rest.with_rest(self.state, hit.at_ms)
-            yield from self._made(desk.fire(whole, hit, self._numbers(hit)))
+            self._seen_ms = None
+            yield from self._made(self.rules.desk.fire(whole, hit, self._numbers(hit)))
             since_ms = hit.at_ms - 1
+
+    def _look(
+        self, since_ms: int, stop_ms: int, until_ms: int, halted: Container[str]
+    ) -> Trigger | None:
+        """Return the first trigger in ``(since_ms, stop_ms]``.
+
+        Looks ahead, further each time, so that what concerns no price costs no other look.
+        """
+        if self._seen_ms is None:
+            self._seen_ms, self._reach_ms, self._hit = since_ms, _FIRST_REACH_MS, None
+        while self._hit is None and self._seen_ms < stop_ms:
+            to_ms = min(until_ms, self._seen_ms + self._reach_ms)
+            desk = self.rules.desk
+            self._hit = desk.next_trigger(self.state, self._seen_ms, to_ms, halted=halted)
+            self._seen_ms, self._reach_ms = to_ms, min(2 * self._reach_ms, DAY_MS)
+        return self._hit if self._hit and self._hit.at_ms <= stop_ms else None
 
     def _numbers(self, hit: Trigger) -> Tickets:
         if not is_planned(hit.ticket):
@@ -270,3 +286,7 @@ class Life:
 
     def _postpone(self, event: Event) -> None:
         heapq.heappush(self._late, event._replace(at_ms=event.at_ms + _PATIENCE_MS))
+
+
+def _levels(position: Position | None) -> tuple[float, float]:
+    return (position.sl, position.tp) if position else (0.0, 0.0)

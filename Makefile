@@ -80,6 +80,10 @@ test-image: $(DEV_STAMP) ## Try the image in containers of its own (needs Docker
 conformance: $(DEV_STAMP) ## Run the conformance matrix and write docs/conformance.md
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/contract --conformance-report docs/conformance.md
 
+.PHONY: faults
+faults: $(DEV_STAMP) ## Break the simulator in every way and write docs/fault-run.md
+	@MT5_FAULT_RECORD=docs/fault-run.md $(BIN)/pytest -q tests/unit/terminal_sim/test_sim_every_fault.py
+
 .PHONY: lock
 lock: $(DEV_STAMP) ## Resolve the dependencies anew into the lock files
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --upgrade \

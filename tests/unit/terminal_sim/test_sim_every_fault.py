@@ -1,9 +1,14 @@
-"""Every fault in turn, felt through the wire; after each the simulator serves again."""
+"""Every fault in turn, felt through the wire; after each the simulator serves again.
+
+MT5_FAULT_RECORD names a file to which what a client saw is written as it happened.
+"""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,7 +41,31 @@ login = 78
 password = "two"
 server = "{SERVER}"
 """
+HEAD = """# Every fault in turn
+
+The record of a run: one simulator, one stock client (mt5linux 1.0.3), every fault of
+[FAULTS.md](../services/terminal_sim/FAULTS.md) one after the other, and after each the same proof
+that everything serves: log in, read, buy, close, read the history. Written by `make faults`.
+
+| at (s) | fault | what a client saw |
+|---|---|---|
+"""
 AGES = datetime(2001, 1, 1, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC)
+
+
+# A thread inside the terminal that shows for how long it did not get a turn.
+PULSE = """
+import threading, time
+beats, beating = [], True
+def pulse():
+    while beating:
+        beats.append(time.monotonic())
+        time.sleep(0.01)
+def gaps():
+    seen = list(beats)
+    return [later - sooner for sooner, later in zip(seen, seen[1:])] or [0.0]
+threading.Thread(target=pulse, daemon=True).start()
+"""
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -52,6 +81,13 @@ class Simulator:
     def __init__(self, ready: Ready, control: httpx.Client) -> None:
         self.where = ready.terminals[0]
         self.control = control
+        self.record: list[str] = []
+        self.lines_of_faults = 0
+        self._began = time.monotonic()
+
+    def saw(self, name: str, what: str) -> None:
+        """Note what a client saw."""
+        self.record.append(f"| {time.monotonic() - self._began:.1f} | {name} | {what} |")
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Any]:
@@ -74,6 +110,8 @@ class Simulator:
         assert answer.status_code == 201, answer.text
         (begun,) = answer.json()["faults"]
         assert begun["applied"] or name == "freeze"
+        told = " ".join(f"{key}={value}" for key, value in parameters.items())
+        self.saw(f"`{name} {told}`" if told else f"`{name}`", "begins")
         return dict(begun)
 
     def mend(self, begun: dict[str, Any]) -> None:
@@ -107,7 +145,13 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
         running(*options) as ready,
         httpx.Client(base_url=ready.control_url, timeout=30) as control,
     ):
-        yield Simulator(ready, control)
+        simulator = Simulator(ready, control)
+        yield simulator
+    record = os.environ.get("MT5_FAULT_RECORD")
+    if record:
+        Path(record).write_text(
+            HEAD + "\n".join(simulator.record[: simulator.lines_of_faults]) + "\n"
+        )
 
 
 def buy(mt5: Any) -> Any:
@@ -144,6 +188,7 @@ def serves(simulator: Simulator) -> None:
         assert closed.retcode == 10009, closed
         assert mt5.positions_get() == ()
         assert mt5.history_deals_total(*AGES) > 2
+        simulator.saw("", f"serves: bought {done.order} at {done.price}, closed at {closed.price}")
 
 
 def latency(simulator: Simulator) -> None:
@@ -152,21 +197,22 @@ def latency(simulator: Simulator) -> None:
         assert mt5.orders_total() == 0
         began = time.monotonic()
         assert mt5.positions_total() == 0
-        assert time.monotonic() - began >= 0.15
+        took_s = time.monotonic() - began
+        assert took_s >= 0.15
+        simulator.saw("", f"`positions_total()` took {took_s:.2f} s")
     until(lambda: not simulator.active())
 
 
 def freeze(simulator: Simulator) -> None:
     with simulator.logged_in() as mt5:
+        mt5.execute(PULSE)
+        until(lambda: mt5.eval("beats"))
         simulator.fault("freeze", hold_s=0.6)
-
-        def held() -> bool:
-            began = time.monotonic()
-            mt5.version()
-            return time.monotonic() - began >= 0.3
-
-        until(held)
+        until(lambda: mt5.eval("max(gaps())") >= 0.5)
+        held_s = mt5.eval("max(gaps())")
+        mt5.execute("beating = False")
         assert simulator.terminal()["in_login_until"] is None
+        simulator.saw("", f"another thread of the process stood still for {held_s:.2f} s")
 
 
 def crash(simulator: Simulator) -> None:
@@ -175,17 +221,20 @@ def crash(simulator: Simulator) -> None:
     until(lambda: simulator.restarted(before["restarts"], 3))
     assert not simulator.active()
     assert simulator.terminal()["port"] == before["port"]
+    simulator.saw("", "the process ended three times and came back on its port")
 
 
 def crash_in_call(simulator: Simulator) -> None:
     before = simulator.terminal()["restarts"]
     with simulator.logged_in() as mt5:
         simulator.fault("crash_in_call", functions=["order_send"])
-        with pytest.raises((EOFError, ConnectionError)):
+        with pytest.raises((EOFError, ConnectionError)) as broken:
             buy(mt5)
+        simulator.saw("", f"`order_send()` raised {broken.type.__name__}")
     until(lambda: simulator.restarted(before))
     assert len(simulator.account()["positions"]) == 1, "it was carried out, and nobody was told"
     assert not simulator.active()
+    simulator.saw("", "the broker has the position")
     simulator.close_all()
 
 
@@ -195,6 +244,7 @@ def ipc_error(simulator: Simulator) -> None:
         for _ in range(2):
             assert mt5.account_info() is None
             assert mt5.last_error()[0] == -10001
+            simulator.saw("", f"`account_info()` is None, {mt5.last_error()}")
         assert mt5.account_info().login == 77
 
 
@@ -203,9 +253,12 @@ def slow_login(simulator: Simulator) -> None:
         simulator.fault("slow_login", login_s=0.4, times=2)
         assert mt5.login(**ACCOUNT, timeout=200) is False
         assert mt5.last_error()[0] == -10005
+        simulator.saw("", f"`login(timeout=200)` is False, {mt5.last_error()}")
         began = time.monotonic()
         assert mt5.login(**ACCOUNT)
-        assert time.monotonic() - began >= 0.4
+        took_s = time.monotonic() - began
+        assert took_s >= 0.4
+        simulator.saw("", f"`login()` is True after {took_s:.2f} s")
 
 
 def broker_disconnected(simulator: Simulator) -> None:
@@ -215,6 +268,7 @@ def broker_disconnected(simulator: Simulator) -> None:
         ticks = {mt5.symbol_info_tick("EURUSD").time_msc for _ in range(2)}
         equity = mt5.account_info().equity
         assert buy(mt5).retcode == 10031
+        simulator.saw("", "`connected` is False, a trade 10031, prices stand still")
         time.sleep(0.7)  # ticks come every 300 ms at the latest; none may come now
         assert {mt5.symbol_info_tick("EURUSD").time_msc} == ticks
         assert mt5.account_info().equity == equity
@@ -229,6 +283,7 @@ def history_empty(simulator: Simulator) -> None:
         assert mt5.login(**ACCOUNT)
         assert mt5.history_deals_get(*AGES) == ()
         assert mt5.last_error()[0] == 1
+        simulator.saw("", f"`history_deals_get()` is (), {mt5.last_error()}")
         simulator.mend(begun)
         assert len(mt5.history_deals_get(*AGES)) >= 3
 
@@ -239,6 +294,7 @@ def account_switched(simulator: Simulator) -> None:
         assert begun["parameters"]["password"] == "***"
         until(lambda: mt5.account_info().login == 78)
         assert simulator.terminal()["logged_in"] == 78
+        simulator.saw("", "`account_info().login` is 78, and nobody has called `login()`")
 
 
 def autotrading_off(simulator: Simulator) -> None:
@@ -246,6 +302,7 @@ def autotrading_off(simulator: Simulator) -> None:
         begun = simulator.fault("autotrading_off")
         assert not mt5.terminal_info().trade_allowed
         assert buy(mt5).retcode == 10027
+        simulator.saw("", "`terminal_info().trade_allowed` is False, a trade 10027")
         simulator.mend(begun)
         assert mt5.terminal_info().trade_allowed
 
@@ -254,7 +311,9 @@ def memory_growth(simulator: Simulator) -> None:
     before = simulator.terminal()["memory_bytes"]
     begun = simulator.fault("memory_growth", mb_per_s=500, limit_mb=60)
     until(lambda: simulator.terminal()["memory_bytes"] > before + 55e6)
-    assert simulator.terminal()["memory_bytes"] < before + 80e6
+    grown = simulator.terminal()["memory_bytes"]
+    assert grown < before + 80e6
+    simulator.saw("", f"the process has grown from {before / 1e6:.0f} to {grown / 1e6:.0f} MB")
     simulator.mend(begun)
     until(lambda: simulator.terminal()["memory_bytes"] < before + 20e6)
 
@@ -262,13 +321,16 @@ def memory_growth(simulator: Simulator) -> None:
 def unstable_link(simulator: Simulator) -> None:
     with simulator.logged_in() as mt5:
         simulator.fault("unstable_link", loss=1.0, times=1)
-        with pytest.raises((EOFError, ConnectionError)):
+        with pytest.raises((EOFError, ConnectionError)) as broken:
             mt5.version()
+        simulator.saw("", f"`version()` raised {broken.type.__name__}: the link was cut")
     with simulator.client() as mt5:
         begun = simulator.fault("unstable_link", delay_ms=120)
         began = time.monotonic()
         assert mt5.initialize()
-        assert time.monotonic() - began >= 0.12
+        took_s = time.monotonic() - began
+        assert took_s >= 0.12
+        simulator.saw("", f"`initialize()` took {took_s:.2f} s")
         simulator.mend(begun)
     where = simulator.where.host, simulator.where.port
     patience = {"sync_request_timeout": 0.5}
@@ -279,6 +341,7 @@ def unstable_link(simulator: Simulator) -> None:
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 link.eval("mt5.version()")
+        simulator.saw("", "no answer ever, on a connection that stays open")
 
 
 def login_rejected(simulator: Simulator) -> None:
@@ -286,6 +349,7 @@ def login_rejected(simulator: Simulator) -> None:
         simulator.fault("login_rejected", login=77, times=1)
         assert mt5.login(**ACCOUNT) is False
         assert mt5.last_error()[0] == -6
+        simulator.saw("", f"`login()` with the right password is False, {mt5.last_error()}")
         assert mt5.login(**ACCOUNT)
 
 
@@ -295,6 +359,7 @@ def login_rate_limit(simulator: Simulator) -> None:
         begun = simulator.fault("login_rate_limit", count=2, window_s=3600)
         assert [mt5.login(**ACCOUNT) for _ in range(3)] == [True, True, False]
         assert mt5.last_error()[0] == -6
+        simulator.saw("", f"the third `login()` is False, {mt5.last_error()}")
         simulator.mend(begun)
         assert mt5.login(**ACCOUNT)
 
@@ -304,10 +369,12 @@ def answer_lost(simulator: Simulator) -> None:
         with simulator.logged_in() as mt5:
             simulator.fault("answer_lost", answer=answer, times=1)
             result = buy(mt5)
+            error = mt5.last_error()
             assert (result.retcode if result else None) == retcode
-            if result is None:
-                assert mt5.last_error()[0] == -10005
+            assert result or error[0] == -10005
             until(lambda: mt5.positions_total() == 1)
+            told = result.retcode if result else f"None, {error}"
+            simulator.saw("", f"`order_send()` is {told}, and the position is there")
         simulator.close_all()
 
 
@@ -317,6 +384,7 @@ def requote(simulator: Simulator) -> None:
         result = buy(mt5)
         assert result.retcode == 10004
         assert result.ask > result.bid > 0
+        simulator.saw("", f"10004 with {result.bid} / {result.ask}")
         assert mt5.positions_total() == 0
 
 
@@ -324,6 +392,7 @@ def trade_refused(simulator: Simulator) -> None:
     with simulator.logged_in() as mt5:
         simulator.fault("trade_refused", retcode=10024, symbol="EURUSD", times=1)
         assert buy(mt5).retcode == 10024
+        simulator.saw("", "10024, once")
         assert mt5.positions_total() == 0
 
 
@@ -331,6 +400,7 @@ def market_closed(simulator: Simulator) -> None:
     with simulator.logged_in() as mt5:
         begun = simulator.fault("market_closed", symbol="EURUSD")
         assert buy(mt5).retcode == 10018
+        simulator.saw("", "10018")
         simulator.mend(begun)
 
 
@@ -339,6 +409,7 @@ def clock_shift(simulator: Simulator) -> None:
         before = mt5.symbol_info_tick("EURUSD").time
         begun = simulator.fault("clock_shift", by_s=7200)
         until(lambda: 7190 < mt5.symbol_info_tick("EURUSD").time - before < 7300)
+        simulator.saw("", "`symbol_info_tick().time` is two hours ahead")
         simulator.mend(begun)
         until(lambda: mt5.symbol_info_tick("EURUSD").time - before < 100)
 
@@ -378,6 +449,7 @@ def test_a_fault_is_felt_and_then_the_simulator_serves_again(
     assert simulator.active() == []
     until(lambda: simulator.terminal()["state"] == "running")
     serves(simulator)
+    simulator.lines_of_faults = len(simulator.record)
 
 
 def test_a_fault_ends_by_its_time_and_outlives_its_process(simulator: Simulator) -> None:

@@ -15,9 +15,9 @@ from terminal_sim.broker.house import House
 from terminal_sim.broker.journal import Journal, JournalError
 from terminal_sim.broker.server import Server
 from terminal_sim.market.clocks import Clock, SystemClock
+from terminal_sim.process.ties import end_with_parent, take_name
+from terminal_sim.process.wire import Listening, PipeHandler
 from terminal_sim.scenario.model import Scenario
-from terminal_sim.terminal.ties import end_with_parent, take_name
-from terminal_sim.terminal.wire import Listening, PipeHandler
 
 _LOG = logging.getLogger("terminal_sim")
 

@@ -13,12 +13,12 @@ import msgspec
 from terminal_sim.broker.messages import Done, Inject, Mend
 from terminal_sim.faults.injection import Injection
 from terminal_sim.faults.kinds import AccountSwitched, BrokerFault, Crash, Fault, TerminalFault
+from terminal_sim.process.wire import Acted, Applied, Begin, Command, End, Ended, Message
 from terminal_sim.scenario.model import Scenario
 from terminal_sim.supervisor.broker_link import BrokerDown, BrokerLink, BrokerRefused
 from terminal_sim.supervisor.fault_entry import Entry
 from terminal_sim.supervisor.fleet import Fleet
 from terminal_sim.supervisor.members import TerminalMember
-from terminal_sim.terminal.wire import Acted, Applied, Begin, Command, End, Ended, Message
 
 _LOG = logging.getLogger("terminal_sim.supervisor")
 # A frozen terminal ends its faults when it wakes.

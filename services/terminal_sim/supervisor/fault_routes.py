@@ -8,10 +8,10 @@ from fastapi import APIRouter, Body
 
 from terminal_sim.faults.catalogue import descriptions
 from terminal_sim.faults.injection import FaultRefused, parameters, read
+from terminal_sim.process.wire import iso
 from terminal_sim.supervisor.errors import ControlError
 from terminal_sim.supervisor.fault_book import FaultBook, NoSuchTarget
 from terminal_sim.supervisor.fault_entry import Entry
-from terminal_sim.terminal.wire import iso
 
 # How long an answer waits for terminals to say that a fault is on; a frozen one says so later.
 _APPLIED_S = 3.0

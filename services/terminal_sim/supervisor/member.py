@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import TYPE_CHECKING
 
-from terminal_sim.terminal.wire import Listening, LogLine, Message, decode, log_line
+from terminal_sim.process.wire import Listening, LogLine, Message, decode, log_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from terminal_sim.broker.process import BrokerSettings
 from terminal_sim.broker.process import run as run_broker
+from terminal_sim.process.wire import Command, Message, encode
 from terminal_sim.supervisor.member import Member, Starting
 from terminal_sim.terminal.board import SharedBoard
 from terminal_sim.terminal.process import Settings
 from terminal_sim.terminal.process import run as run_terminal
-from terminal_sim.terminal.wire import Command, Message, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

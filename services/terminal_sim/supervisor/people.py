@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from terminal_sim.broker.messages import Snapshot
 from terminal_sim.broker.values import Order, Position, TradeRequest
 from terminal_sim.catalogue import catalogue
-from terminal_sim.terminal.wire import iso
+from terminal_sim.process.wire import iso
 
 By = Literal["client", "mobile", "web"]
 Price = Annotated[float, Field(ge=0, le=1e9)]

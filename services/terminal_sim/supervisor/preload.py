@@ -9,7 +9,7 @@ import gc
 
 import terminal_sim.broker.process
 import terminal_sim.terminal.process  # noqa: F401 - imported for its memory
-from terminal_sim.terminal.ties import end_with_parent, take_name
+from terminal_sim.process.ties import end_with_parent, take_name
 
 take_name("mt5-terminals")
 end_with_parent()

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from terminal_sim.process.wire import iso
 from terminal_sim.supervisor.broker_link import BrokerLink
 from terminal_sim.supervisor.errors import ControlError
 from terminal_sim.supervisor.fleet import Fleet
 from terminal_sim.supervisor.member import LOG_LINES, Member
 from terminal_sim.supervisor.members import BrokerMember, TerminalMember
-from terminal_sim.terminal.wire import iso
 
 VERSION = "5.0.5430"
 """What the simulated terminals call themselves."""

@@ -16,10 +16,7 @@ from terminal_sim.faults.kinds import (
     TerminalFault,
     UnstableLink,
 )
-from terminal_sim.terminal.mischief import Episode, Freezing, Growing, Switching
-from terminal_sim.terminal.streams import Weather
-from terminal_sim.terminal.tally import Tally
-from terminal_sim.terminal.wire import (
+from terminal_sim.process.wire import (
     Applied,
     Begin,
     Command,
@@ -28,6 +25,9 @@ from terminal_sim.terminal.wire import (
     decode_command,
     encode,
 )
+from terminal_sim.terminal.mischief import Episode, Freezing, Growing, Switching
+from terminal_sim.terminal.streams import Weather
+from terminal_sim.terminal.tally import Tally
 
 _LOG = logging.getLogger("terminal_sim")
 # Acts that are not told at once are told so often.

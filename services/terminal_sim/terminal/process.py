@@ -14,14 +14,14 @@ from rpyc.core.service import SlaveService
 from terminal_sim.faults.active import ActiveFaults
 from terminal_sim.market.clocks import SystemClock
 from terminal_sim.module.build import install
+from terminal_sim.process.ties import end_with_parent, take_name
+from terminal_sim.process.wire import Listening, PipeHandler
 from terminal_sim.terminal.board import SharedBoard
 from terminal_sim.terminal.commands import Commands, Upstream
 from terminal_sim.terminal.line import SocketBrokers
 from terminal_sim.terminal.session import Terminal, Timing
 from terminal_sim.terminal.streams import Weather, WeatheredServer
 from terminal_sim.terminal.tally import Tally
-from terminal_sim.terminal.ties import end_with_parent, take_name
-from terminal_sim.terminal.wire import Listening, PipeHandler
 
 _LOG = logging.getLogger("terminal_sim")
 

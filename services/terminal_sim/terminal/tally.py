@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from terminal_sim.faults.kinds import CrashInCall, Fault
-from terminal_sim.terminal.wire import Acted
+from terminal_sim.process.wire import Acted
 
 _LOG = logging.getLogger("terminal_sim")
 

@@ -20,11 +20,11 @@ from terminal_sim.faults.kinds import (
     TerminalFault,
     UnstableLink,
 )
+from terminal_sim.process.wire import Acted, Applied, Begin, End, Message, decode, encode
 from terminal_sim.terminal.commands import Commands, Upstream
 from terminal_sim.terminal.mischief import Freezing, Growing
 from terminal_sim.terminal.streams import Weather, WeatheredStream
 from terminal_sim.terminal.tally import Tally
-from terminal_sim.terminal.wire import Acted, Applied, Begin, End, Message, decode, encode
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -6,8 +6,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
+from terminal_sim.process.wire import Acted, Listening, LogLine, Message, encode
 from terminal_sim.supervisor.member import Member, Starting
-from terminal_sim.terminal.wire import Acted, Listening, LogLine, Message, encode
 
 
 class EndedProcess:

@@ -15,9 +15,9 @@ from terminal_sim.broker.messages import Answer, History, Login, Trade, Traded, 
 from terminal_sim.broker.process import BrokerSettings, run
 from terminal_sim.broker.values import TradeRequest
 from terminal_sim.market.clocks import SystemClock
+from terminal_sim.process.wire import Listening, LogLine, decode
 from terminal_sim.scenario.model import Account, Robot, Scenario, Server
 from terminal_sim.scenario.moments import Moment
-from terminal_sim.terminal.wire import Listening, LogLine, decode
 
 PATIENCE_S = 60.0
 BUY = TradeRequest(action=1, symbol="EURUSD", volume=0.1, type=0)

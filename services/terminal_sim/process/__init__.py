@@ -1,0 +1,1 @@
+"""What processes under a supervisor have in common: ties to it, and messages up and down a pipe."""

@@ -133,5 +133,5 @@ def kept(case: Case) -> None:
 @row(332, "a NUL or a lone surrogate in a symbol finds nothing", Need.MODULE)
 def odd_texts(case: Case) -> None:
     for text in ("'EUR\\0USD'", "'\\ud800'", "''", "'x' * 10000"):
-        assert case.mt5.eval(f"mt5.symbol_info({text})") is None
+        assert case.mt5.eval(f"mt5.symbol_info({text}) is None"), text
         assert case.error() < 0

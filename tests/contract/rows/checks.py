@@ -29,10 +29,11 @@ def as_if(case: Case) -> None:
 
 @row(362, "order_check() changes nothing", Need.MODULE)
 def nothing_changes(case: Case) -> None:
-    before = held(case)
+    before, balance = held(case), case.client.account()["balance"]
     checked(case, market(case))
     checked(case, pending(case, "BUY_LIMIT"))
     assert held(case) == before
+    assert case.client.account()["balance"] == balance
 
 
 @row(363, "order_check() of closing takes margin away", Need.MODULE)
@@ -100,5 +101,6 @@ def no_dict(case: Case) -> None:
                 result = case.mt5.eval(f"mt5.{call}({text})")
             except TypeError:
                 continue
-            assert result is None
+            nothing = result is None
+            assert nothing, (call, text)
             assert case.error() == case.constant("RES_E_INVALID_PARAMS")

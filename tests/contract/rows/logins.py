@@ -1,9 +1,10 @@
 """001-049: connecting to the terminal, and logging in."""
 
 import threading
+import time
 
 import pytest
-from tests.contract.case import SUCCESS, Case
+from tests.contract.case import BETWEEN_LOGINS_S, SUCCESS, Case
 from tests.contract.catalogue import Need, family, row
 from tests.contract.clients import NotIn
 
@@ -38,8 +39,12 @@ def login_before_initialize(case: Case) -> None:
 
 @row(13, "initialize() with credentials logs in", Need.MODULE, core=True)
 def initialize_logs_in(case: Case) -> None:
-    case.mt5.shutdown()
     home = case.target.home
+    # Nobody is in after this, so that whoever is found came by initialize().
+    assert case.mt5.login(home.login, password="wrong", server=home.server) is False
+    case.mt5.shutdown()
+    if not case.target.simulated:
+        time.sleep(BETWEEN_LOGINS_S)
     given = {"login": home.login, "password": home.password, "server": home.server}
     assert case.mt5.initialize(**given) is True
     assert case.mt5.account_info().login == home.login
@@ -100,8 +105,10 @@ def unknown_login(case: Case) -> None:
 def unknown_server(case: Case) -> None:
     home = case.target.home
     nowhere = type(home)(home.login, "NoSuch-Server", home.password)
+    began = time.monotonic()
     with pytest.raises(NotIn) as refused:
         case.client.sign_in(nowhere, timeout_ms=500)
+    assert time.monotonic() - began >= 0.5
     assert refused.value.code == case.constant("RES_E_INTERNAL_FAIL_TIMEOUT")
 
 

@@ -7,6 +7,7 @@ from tests.contract.trading import (
     checked,
     closing,
     done,
+    held,
     market,
     opened,
     pending,
@@ -163,8 +164,9 @@ def no_symbol(case: Case) -> None:
     asked = market(case) | {"symbol": "NOSUCH"}
     before = case.client.positions()
     result = case.mt5.order_send(asked)
-    assert result is None or result.retcode != case.constant("TRADE_RETCODE_DONE")
-    assert result is not None or case.error() < 0
+    retcode = None if result is None else result.retcode
+    assert retcode != case.constant("TRADE_RETCODE_DONE")
+    assert retcode is not None or case.error() < 0
     tickets = [p["ticket"] for p in before]
     assert [p["ticket"] for p in case.client.positions()] == tickets
 
@@ -216,7 +218,7 @@ def market_closed(case: Case) -> None:
 
 @row(489, "a requote names new prices and trades nothing: REQUOTE", Need.TRADING, Need.CONTROL)
 def requote(case: Case) -> None:
-    asked = market(case)
+    asked, before = market(case), held(case)
     _fault(case, name="requote", server=case.target.home.server)
     try:
         result = send(case, asked)
@@ -225,6 +227,7 @@ def requote(case: Case) -> None:
     assert result["retcode"] == case.constant("TRADE_RETCODE_REQUOTE")
     assert 0 < result["bid"] < result["ask"]
     assert result["deal"] == 0
+    assert held(case) == before
 
 
 @row(490, "without a broker figures stand still and connected is False", Need.CONTROL)

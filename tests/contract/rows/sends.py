@@ -55,8 +55,8 @@ def close_position(case: Case) -> None:
     position = opened(case)
     before = case.client.account()["balance"]
     result = done(case, closing(case, position))
-    case.eventually(lambda: position not in case.client.positions())
-    assert position["ticket"] not in [p["ticket"] for p in case.client.positions()]
+    ticket = position["ticket"]
+    case.eventually(lambda: ticket not in [p["ticket"] for p in case.client.positions()])
     deal = next(d for d in case.client.deals(*EVER) if d["ticket"] == result["deal"])
     assert deal["entry"] == case.constant("DEAL_ENTRY_OUT")
     assert deal["position_id"] == position["identifier"]
@@ -203,6 +203,8 @@ def helpers(case: Case) -> None:
         call = f"mt5.{side}({symbol!r}, {volume!r}, comment={COMMENT!r})"
         order, retcode = case.mt5.eval(f"(lambda r: (r.order, r.retcode))({call})")
         assert retcode == DONE
-        position_of(case, {"order": order})
+        position = position_of(case, {"order": order})
+        assert position["type"] == case.constant(f"POSITION_TYPE_{side.upper()}")
+        assert position["volume"] == volume
         assert case.mt5.eval(f"mt5.Close({symbol!r}, ticket={order})") is True
         assert order not in [p["ticket"] for p in case.client.positions()]

@@ -1,8 +1,20 @@
 """180-199: symbols and their last ticks."""
 
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
 import pytest
 from tests.contract.case import SUCCESS, Case
 from tests.contract.catalogue import Need, family, row
+
+# The simulated market never rests: its newest tick is younger than this.
+STALE_S = 5.0
+
+
+def simulated_now() -> float:
+    """Wall-clock seconds of the simulated server, whose clock is seven hours before New York's."""
+    there = datetime.now(ZoneInfo("America/New_York")) + timedelta(hours=7)
+    return there.replace(tzinfo=UTC).timestamp()
 
 
 @row(180, "symbols_get() lists every symbol, symbols_total() counts them", Need.MODULE)
@@ -42,7 +54,10 @@ def info(case: Case) -> None:
 
 @row(184, "symbol_info_tick() is of now, with a bid below its ask", Need.MODULE, core=True)
 def tick(case: Case) -> None:
+    before = simulated_now()
     found = case.mt5.symbol_info_tick(case.target.symbol)
+    if case.target.simulated:  # at a broker the market may be closed
+        assert before - STALE_S < found.time_msc / 1000 <= simulated_now()
     assert found.time == found.time_msc // 1000
     assert 0 < found.bid < found.ask
 

@@ -1,14 +1,17 @@
 """SymbolInfo and Tick rows."""
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from terminal_sim.catalogue import catalogue
 from terminal_sim.market.bars import Bars
 from terminal_sim.market.clocks import WallClock
 from terminal_sim.market.instruments import INSTRUMENTS, Instrument
 from terminal_sim.market.money import rate
+from terminal_sim.market.prices import MINUTE_MS
 from terminal_sim.market.tape import Quote, Tape
-from terminal_sim.market.timeframes import DAY_S
+from terminal_sim.market.timeframes import DAY_S, opened
 from terminal_sim.module.structs import StructSequence, struct
 
 _TEXTS = frozenset(
@@ -37,6 +40,17 @@ _WEDNESDAY = 3
 _TICK_FLAGS = ("TICK_FLAG_BID", "TICK_FLAG_ASK")
 
 
+class _Day(NamedTuple):
+    """A symbol's day on the server's clock, up to the beginning of a UTC epoch minute or later."""
+
+    opened_s: int
+    minute: int
+    open: float
+    close: float
+    low: float
+    high: float
+
+
 def tick(quote: Quote, wall: WallClock) -> StructSequence:
     """Return a Tick row."""
     msc = wall.wall_ms(quote.time_msc)
@@ -63,7 +77,7 @@ class SymbolRows:
         self._wall = wall
         self._bars = bars
         self._currency = currency
-        self._days: dict[str, tuple[int, dict[str, float]]] = {}
+        self._days: dict[str, _Day] = {}
 
     def row(self, symbol: str, now_ms: int, *, shown: bool) -> StructSequence:
         """Return SymbolInfo; ``shown`` tells whether it is selected in Market Watch."""
@@ -82,6 +96,7 @@ class SymbolRows:
         value = rate(instrument.profit, self._currency, lambda leg: tape.at(leg, now_ms).bid)
         value *= instrument.contract * instrument.point
         day = self._day(symbol, now_ms)
+        spread = instrument.spread * instrument.point
         return {
             "time": self._wall.wall_ms(quote.time_msc) // 1000,
             "spread": round((quote.ask - quote.bid) * instrument.scale),
@@ -90,32 +105,42 @@ class SymbolRows:
             "trade_tick_value": value,
             "trade_tick_value_profit": value,
             "trade_tick_value_loss": value,
-            "bidhigh": max(day["bidhigh"], quote.bid),
-            "bidlow": min(day["bidlow"], quote.bid),
-            "askhigh": max(day["askhigh"], quote.ask),
-            "asklow": min(day["asklow"], quote.ask),
-            "session_open": day["open"],
-            "session_close": day["close"],
-            "price_change": (quote.bid / day["close"] - 1) * 100,
+            "bidhigh": max(day.high, quote.bid),
+            "bidlow": min(day.low, quote.bid),
+            "askhigh": max(day.high + spread, quote.ask),
+            "asklow": min(day.low + spread, quote.ask),
+            "session_open": day.open,
+            "session_close": day.close,
+            "price_change": (quote.bid / day.close - 1) * 100,
         }
 
-    def _day(self, symbol: str, now_ms: int) -> dict[str, float]:
-        minute = now_ms // 60_000
+    def _day(self, symbol: str, now_ms: int) -> _Day:
+        minute, latest_ms = now_ms // MINUTE_MS, self._wall.latest_ms(now_ms)
+        opened_s = opened(DAY_S, latest_ms // 1000)
         known = self._days.get(symbol)
-        if known and known[0] == minute:
-            return known[1]
-        before, today = self._bars.latest(symbol, DAY_S, 0, 2, now_ms)
-        spread = INSTRUMENTS[symbol].spread * INSTRUMENTS[symbol].point
-        day = {
-            "open": float(today["open"]),
-            "close": float(before["close"]),
-            "bidhigh": float(today["high"]),
-            "bidlow": float(today["low"]),
-            "askhigh": float(today["high"]) + spread,
-            "asklow": float(today["low"]) + spread,
-        }
-        self._days[symbol] = minute, day
+        # After the clock was put back, minutes may belong to the day before.
+        grows = known and known.opened_s == opened_s and self._wall.wall_ms(now_ms) == latest_ms
+        if known and grows and known.minute <= minute:
+            day = self._grown(symbol, known, minute) if known.minute < minute else known
+        else:
+            before, today = self._bars.latest(symbol, DAY_S, 0, 2, now_ms)
+            day = _Day(
+                opened_s,
+                minute,
+                float(today["open"]),
+                float(before["close"]),
+                float(today["low"]),
+                float(today["high"]),
+            )
+        self._days[symbol] = day
         return day
+
+    def _grown(self, symbol: str, day: _Day, minute: int) -> _Day:
+        """Add the minutes that have passed since a day was last looked at."""
+        scale = INSTRUMENTS[symbol].scale
+        passed = self._bars.market.minutes(symbol, np.arange(day.minute, minute, dtype=np.int64))
+        low, high = int(passed.low.min()) / scale, int(passed.high.max()) / scale
+        return day._replace(minute=minute, low=min(day.low, low), high=max(day.high, high))
 
 
 def _empty(name: str, *, whole: bool) -> str | bool | int | float:

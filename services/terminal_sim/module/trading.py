@@ -1,6 +1,5 @@
 """order_send, order_check, order_calc_*."""
 
-import math
 from itertools import count
 
 from terminal_sim.broker.estimates import order_margin, order_profit
@@ -18,6 +17,9 @@ from terminal_sim.module.structs import StructSequence
 from terminal_sim.terminal.account import Session
 from terminal_sim.terminal.channel import LineDown, LineTimeout
 from terminal_sim.terminal.session import Terminal
+
+# No market is there, and products of three such numbers do not overflow.
+_ASTRONOMIC = 1e15
 
 
 class TradeFunctions:
@@ -154,12 +156,12 @@ def _checked(request: TradeRequest, result: CheckResult) -> StructSequence:
 
 
 def _positive(name: str, value: object) -> float:
-    """Return a finite number above zero.
+    """Return a number above zero and below ``_ASTRONOMIC``.
 
     Raises:
         Refusal: -2.
     """
     given = number(name, value)
-    if not math.isfinite(given) or given <= 0:
+    if not 0 < given < _ASTRONOMIC:  # false of NaN, too
         raise refusal("RES_E_INVALID_PARAMS")
     return given

@@ -93,7 +93,8 @@ class Session:
         """Return deals, oldest first.
 
         The last answer is kept for as long as nothing happens in the account, so that it can be
-        had again without the broker.
+        had again without the broker. It is filed under the version before the question: what
+        happened meanwhile may be missing in it.
 
         Raises:
             LineDown: The broker is not there.
@@ -104,7 +105,7 @@ class Session:
             answer = self.line.request(lambda n: History(n, "deals", *asked), _HISTORY_S)
             if not isinstance(answer, Deals):
                 raise LineDown(f"{type(answer).__name__} is no answer to a question for deals")
-            self._deals = (asked, self.state.version), answer.rows
+            self._deals = key, answer.rows
         return self._deals[1]
 
     def orders(self, asked: Asked) -> tuple[Order, ...]:
@@ -114,7 +115,7 @@ class Session:
             answer = self.line.request(lambda n: History(n, "orders", *asked), _HISTORY_S)
             if not isinstance(answer, Orders):
                 raise LineDown(f"{type(answer).__name__} is no answer to a question for orders")
-            self._orders = (asked, self.state.version), answer.rows
+            self._orders = key, answer.rows
         return self._orders[1]
 
     def refresh(self) -> None:

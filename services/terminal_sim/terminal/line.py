@@ -196,8 +196,13 @@ class SocketLine:
                 return answer
             if self._channel is None:
                 raise LineDown("the broker was lost before it answered")
-            if not self._channel.wait(deadline):
-                raise LineTimeout
+            # The interpreter is held, so the keeper cannot notice a silence.
+            silent_at = self._channel.heard + SILENCE_S
+            if not self._channel.wait(min(deadline, silent_at)):
+                if silent_at > deadline:
+                    raise LineTimeout
+                self._drop("is silent")
+                raise LineDown("the broker is silent")
 
     def pump(self) -> None:
         """Take over what the broker has told; see :class:`Line`."""

@@ -4,7 +4,6 @@ import random
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 
 from rpyc.core.channel import Channel
@@ -24,10 +23,15 @@ class Weather:
     Args:
         spent: Called with a fault's id whenever it has delayed or lost a write.
         seed: Of the chances.
+
+    Attributes:
+        waiting: How many writes are delayed now.
     """
 
     def __init__(self, spent: Callable[[int], None], seed: str) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._ended = 0
+        self.waiting = 0
         self._faults = ActiveFaults(spent)
         self._random = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
 
@@ -40,6 +44,16 @@ class Weather:
         """End a fault, or all."""
         with self._lock:
             self._faults.remove(fault_id)
+            self._ended += 1
+            self._lock.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, unless a fault is ended meanwhile."""
+        with self._lock:
+            ended = self._ended
+            self.waiting += 1
+            self._lock.wait_for(lambda: self._ended != ended, seconds)
+            self.waiting -= 1
 
     def next_write(self) -> tuple[float, str | None]:
         """Return how many seconds a write waits, and how it is lost; None: it is not."""
@@ -82,7 +96,7 @@ class WeatheredStream(SocketStream):  # type: ignore[misc]  # rpyc ships no type
         """
         delay_s, loss = self._weather.next_write()
         if delay_s:
-            time.sleep(delay_s)
+            self._weather.wait(delay_s)
         if loss == "silence":
             self._mute = True
         if self._mute:

@@ -119,6 +119,23 @@ def test_delays_come_before_the_bytes(
     assert acts.ids == [1]
 
 
+def test_a_delay_ends_with_its_fault(
+    link: tuple[WeatheredStream, socket.socket], weather: Weather
+) -> None:
+    stream, far = link
+    weather.begin(1, UnstableLink(delay_ms=3_600_000))
+    writing = threading.Thread(target=stream.write, args=(b"late",), daemon=True)
+    writing.start()
+    # Whether it has begun to wait by now or not: a fault that has ended delays nothing.
+    deadline = time.monotonic() + 30
+    while not weather.waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    weather.end(1)
+    assert far.recv(4) == b"late"
+    writing.join(30)
+
+
 @settings(max_examples=40, derandomize=True, deadline=None)
 @given(
     delay=st.floats(0, 1000), jitter=st.floats(0, 1000), loss=st.floats(0, 1), seed=st.text("ab")

@@ -48,6 +48,7 @@ from terminal_sim.broker.values import (
 from terminal_sim.module.arguments import Refusal
 from terminal_sim.terminal import line as line_module
 from terminal_sim.terminal import session as session_module
+from terminal_sim.terminal.account import Asked
 from terminal_sim.terminal.channel import LineDown, LineTimeout
 from terminal_sim.terminal.line import LoginRefused, SocketBrokers, SocketLine
 from terminal_sim.terminal.session import Terminal, Timing
@@ -317,6 +318,53 @@ def test_a_broker_lost_in_a_request_is_down_not_late() -> None:
         with pytest.raises(LineDown):
             line.request(buy, LONG_S)
         assert not line.up
+
+
+def test_a_broker_silent_in_a_request_is_down_before_the_request_times_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def script(talk: Talk) -> None:
+        talk.admit()
+        talk.read()
+        talk.report("asked")
+        talk.pause()
+
+    with scripted(script) as broker:
+        line = broker.opened()
+        monkeypatch.setattr(line_module, "SILENCE_S", 0.2)
+        began = time.monotonic()
+        with pytest.raises(LineDown, match="silent"):
+            line.request(buy, 10 * LONG_S)
+        # Otherwise its 200 s would have to pass.
+        assert time.monotonic() - began < LONG_S
+        assert not line.up
+        assert broker.heard() == "asked"
+        broker.go()
+
+
+def test_history_that_was_answered_before_a_change_is_asked_for_again() -> None:
+    later = msgspec.structs.replace(DEAL, ticket=4)
+
+    def script(talk: Talk) -> None:
+        talk.accept().welcome()
+        # The change comes right behind the answer, and both are read in one go.
+        talk.tell(Deals(talk.read().id, (DEAL,)), Changed(Change(deals=(later,)), 1))
+        talk.tell(Deals(talk.read().id, (DEAL, later)))
+        talk.report("asked twice")
+
+    with scripted(script) as broker:
+        brokers, clock = SocketBrokers({"S": broker.address}, "t"), ManualClock(1_795_005_296_789)
+        terminal = Terminal(brokers, clock, Timing(login_seconds=0), MemoryBoard())
+        terminal.login(7, "secret", None, 20_000)
+        assert terminal.session
+        line = terminal.session.line
+        asked = Asked(first_s=0, last_s=10)
+        assert terminal.session.deals(asked) == (DEAL,)
+        until(lambda: line.state.version == 1, line.pump)
+        assert terminal.session.deals(asked) == (DEAL, later)
+        assert terminal.session.deals(asked) == (DEAL, later)
+        assert broker.heard() == "asked twice"
+        line.close()
 
 
 def test_a_broker_that_does_not_let_the_account_in_again_ends_the_line() -> None:

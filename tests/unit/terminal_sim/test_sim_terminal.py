@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from terminal_sim.catalogue import catalogue
 from terminal_sim.market.bars import FIRST_S
 from terminal_sim.module.arguments import mask
-from terminal_sim.module.build import install
+from terminal_sim.module.build import build, install
 from terminal_sim.terminal.frozen_sleep import hold_interpreter
 from terminal_sim.terminal.session import Terminal, Timing
 from terminal_sim.testing import DirectBrokers, ManualClock, MemoryBoard
@@ -112,6 +112,29 @@ def test_as_many_ticks_come_across_an_hour_the_clock_skips(mt5: Any) -> None:
 
 def test_no_ticks_are_trades(mt5: Any) -> None:
     assert len(mt5.copy_ticks_from("EURUSD", 10**9, 5, mt5.COPY_TICKS_TRADE)) == 0
+
+
+def test_the_days_extremes_grow_as_if_they_were_found_anew(
+    mt5: Any, brokers: DirectBrokers, clock: ManualClock, board: MemoryBoard
+) -> None:
+    # Over a midnight of the server's clock, at 22:00 UTC.
+    clock.at_ms += 9 * 3_600_000
+    for minutes in (0, 1, 1, 7, 30, 20, 1):
+        clock.at_ms += minutes * 60_000
+        # Nothing but the day is remembered: the present minute may have brought a new extreme.
+        clock.at_ms -= clock.at_ms % 60_000
+        fresh = build(Terminal(brokers, clock, Timing(login_seconds=0), board))
+        assert fresh.initialize()
+        assert fresh.login(5001001, password="Demo-1001-main", server="MT5Swarm-Demo")
+        for symbol in ("EURUSD", "GBPJPY"):
+            assert mt5.symbol_info(symbol) == fresh.symbol_info(symbol)
+            (bar,) = mt5.copy_rates_from_pos(symbol, mt5.TIMEFRAME_D1, 0, 1)
+            info = mt5.symbol_info(symbol)
+            assert (info.session_open, info.bidhigh, info.bidlow) == (
+                bar["open"],
+                bar["high"],
+                bar["low"],
+            )
 
 
 def test_a_symbol_with_positions_cannot_be_hidden(mt5: Any) -> None:

@@ -359,6 +359,8 @@ def test_what_an_order_would_take(mt5: Any) -> None:
         ((0, "EURUSD", 1.0, -1.1), -2),
         ((0, "EURUSD", 10**400, 1.1), -2),
         ((0, "EURUSD", 1.0, math.inf), -2),
+        ((0, "EURUSD", 1.0, 1e15), -2),
+        ((0, "EURUSD", 1e16, 1.1), -2),
     ],
 )
 def test_estimates_of_nonsense(shared: Any, arguments: tuple[Any, ...], code: int) -> None:

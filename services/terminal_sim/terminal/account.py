@@ -125,15 +125,23 @@ class Session:
             self._stood_ms = None
         elif self._stood_ms is None:
             self._stood_ms = self._clock.now_ms()
-        if line.state is not self.state or line.terms is not self.terms:
+        if line.terms is not self.terms:
             self._look()
+        elif line.state is not self.state:
+            self._look_at_account()
 
     def _look(self) -> None:
-        self._deals = self._orders = None
-        self.state, self.terms = self.line.state, self.line.terms
+        """Take over the server's terms, and what shows its market and its clock."""
+        self.terms = self.line.terms
         view = self._views.of(self.terms)
         self.tape, self.wall, self.bars = view.tape, view.wall, view.bars
-        # Made anew because another state may carry the version of the one before.
-        self._valuer = Valuer(view.tape)
-        self.positions = PositionRows(view.wall)
-        self.symbols = SymbolRows(view.tape, view.wall, view.bars, self.state.profile.currency)
+        currency = self.line.state.profile.currency
+        self.symbols = SymbolRows(view.tape, view.wall, view.bars, currency)
+        self._look_at_account()
+
+    def _look_at_account(self) -> None:
+        """Forget what is known of another state: it may carry the same version."""
+        self._deals = self._orders = None
+        self.state = self.line.state
+        self._valuer = Valuer(self.tape)
+        self.positions = PositionRows(self.wall)

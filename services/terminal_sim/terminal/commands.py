@@ -123,6 +123,9 @@ class Commands:
             command = decode_command(self._pipe.recv_bytes())
         except (EOFError, ConnectionResetError):
             return False
+        except OSError:  # half a command: nobody knows where the next one begins
+            _LOG.exception("commands can be read no more; the terminal has to be restarted")
+            return False
         except msgspec.DecodeError:
             _LOG.exception("a command was not understood")
             return True

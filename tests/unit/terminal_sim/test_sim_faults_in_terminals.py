@@ -1,5 +1,6 @@
 """The terminal's side of faults: streams, threads of mischief, commands, without any process."""
 
+import os
 import socket
 import threading
 import time
@@ -227,7 +228,7 @@ class Patient:
 class Supervised:
     def __init__(self, ours: Connection, theirs: Connection) -> None:
         upstream = Upstream(theirs)
-        self.pipe = ours
+        self.pipe, self.theirs = ours, theirs
         self.patient = Patient()
         self.tally = Tally(upstream.send)
         self.weather = Weather(self.tally, "0:1")
@@ -272,6 +273,16 @@ def test_a_fault_that_fails_is_told_and_the_next_is_heard(supervised: Supervised
     assert supervised.heard() == Applied(2)
     supervised.tell(End(2))
     until(lambda: not supervised.patient.begun)
+
+
+def test_half_a_command_is_the_last_and_is_complained_about(
+    supervised: Supervised, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.set_blocking(supervised.theirs.fileno(), False)
+    supervised.commands.start()
+    os.write(supervised.pipe.fileno(), (100).to_bytes(4, "big") + b"half")
+    until(lambda: not running("commands"))
+    assert "the terminal has to be restarted" in caplog.text
 
 
 def test_an_account_is_switched_in_its_own_thread_and_counted(supervised: Supervised) -> None:

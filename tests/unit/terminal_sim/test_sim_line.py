@@ -82,9 +82,9 @@ class Talk:
         return request
 
     def tell(self, *messages: Message) -> None:
-        for message in messages:
-            body = msgspec.msgpack.encode(message)
-            self.raw(len(body).to_bytes(LENGTH_BYTES, "big") + body)
+        """Send messages at once, so that they are read at once."""
+        bodies = [msgspec.msgpack.encode(message) for message in messages]
+        self.raw(b"".join(len(body).to_bytes(LENGTH_BYTES, "big") + body for body in bodies))
 
     def raw(self, content: bytes) -> None:
         assert self._sock
@@ -109,10 +109,12 @@ class Talk:
         self.pause()
         return login
 
-    def welcome(self, version: int = 0, *, balance: float = 100.0) -> Login:
+    def welcome(
+        self, version: int = 0, *, balance: float = 100.0, held: tuple[Position, ...] = ()
+    ) -> Login:
         login = self.read()
         assert isinstance(login, Login)
-        account = Snapshot(Profile(7, "N", "USD", 100, "hedging"), (), (), balance, 0.0, version)
+        account = Snapshot(Profile(7, "N", "USD", 100, "hedging"), held, (), balance, 0.0, version)
         self.tell(Welcome(login.id, False, TERMS, account))
         return login
 
@@ -305,6 +307,37 @@ def test_a_lost_broker_is_found_again_with_another_state() -> None:
         until(lambda: line.up, partial(tended, line))
         assert broker.heard() == "secret"
         assert (line.state.balance, line.state.version) == (50, 4)
+
+
+def test_rows_after_a_reconnect_are_of_the_state_told_then() -> None:
+    other = msgspec.structs.replace(HELD, ticket=9, symbol="GBPUSD")
+
+    def script(talk: Talk) -> None:
+        talk.accept().welcome(3, held=(HELD,))
+        talk.pause()
+        talk.close()
+        # Another state, by chance of the same version.
+        talk.accept().welcome(3, held=(other,))
+
+    with scripted(script) as broker:
+        brokers, clock = SocketBrokers({"S": broker.address}, "t"), ManualClock(1_795_005_296_789)
+        terminal = Terminal(brokers, clock, Timing(login_seconds=0), MemoryBoard())
+        terminal.login(7, "secret", None, 20_000)
+        session = terminal.session
+        assert session
+        (row,) = session.positions.rows(session.state, session.value())
+        assert (row.ticket, row.symbol) == (8, "EURUSD")
+        before = session.state
+        broker.go()
+
+        def followed() -> None:
+            terminal.tend_line()
+            session.refresh()
+
+        until(lambda: session.state is not before, followed)
+        (row,) = session.positions.rows(session.state, session.value())
+        assert (row.ticket, row.symbol) == (9, "GBPUSD")
+        session.line.close()
 
 
 def test_a_broker_lost_in_a_request_is_down_not_late() -> None:

@@ -15,7 +15,7 @@ for _module in ("case", "clients", "matrix", "rows", "trading"):
     pytest.register_assert_rewrite(f"tests.contract.{_module}")
 
 from tests.contract.report import markdown, summary  # noqa: E402 - see above
-from tests.contract.targets import Target, chosen  # noqa: E402 - see above
+from tests.contract.targets import Target, UnusableTarget, chosen  # noqa: E402 - see above
 
 # Under this name a report carries row and client from a worker of xdist to the controller.
 ROW: Final = "conformance row"
@@ -34,8 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def target() -> Iterator[Target]:
-    with chosen() as target:
-        yield target
+    try:
+        with chosen() as target:
+            yield target
+    except UnusableTarget as reason:
+        pytest.exit(str(reason), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 def pytest_terminal_summary(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mt5linux import MetaTrader5
 from tests.contract.catalogue import Need
 
 from terminal_sim.testing import running
@@ -22,6 +23,10 @@ from terminal_sim.testing import running
 SCENARIO = Path(__file__).with_name("scenario.toml")
 # Long enough to be seen from outside, short enough for many logins.
 LOGIN_SECONDS = "0.1"
+
+
+class UnusableTarget(Exception):
+    """The environment names a target that the matrix cannot run against."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,14 @@ def real(environment: Mapping[str, str]) -> Target:
     """The target that the environment describes.
 
     Raises:
-        KeyError: A variable is missing.
+        UnusableTarget: A variable is missing.
     """
 
     def given(name: str) -> str:
-        return environment[f"MT5_CONTRACT_{name}"]
+        found = environment.get(f"MT5_CONTRACT_{name}")
+        if not found:
+            raise UnusableTarget(f"MT5_CONTRACT_{name} is missing beside MT5_CONTRACT_HOST")
+        return found
 
     investor = environment.get("MT5_CONTRACT_INVESTOR")
     has = set()
@@ -123,10 +131,35 @@ def simulator(environment: Mapping[str, str] | None = None) -> Iterator[Target]:
 def chosen() -> Iterator[Target]:
     """The real target when the environment names one, a simulator otherwise."""
     if os.environ.get("MT5_CONTRACT_HOST"):
-        yield real(os.environ)
+        target = real(os.environ)
+        _try(target)
+        yield target
         return
     with simulator() as target:
         yield target
+
+
+def _try(target: Target) -> None:
+    """See that a real terminal can be used before hundreds of rows find out.
+
+    Raises:
+        UnusableTarget: It cannot; the message is a sentence for a person.
+    """
+    (host, port), home = target.terminals[0], target.home
+    try:
+        client = MetaTrader5(host, port)
+    except OSError as error:
+        raise UnusableTarget(f"no terminal answers at {host}:{port}: {error}") from None
+    try:
+        given = {"password": home.password, "server": home.server}
+        if not (client.initialize() and client.login(home.login, **given)):
+            code, text = client.last_error()
+            raise UnusableTarget(
+                f"the terminal at {host}:{port} refuses {home.login} at {home.server}:"
+                f" ({code}, {text!r})"
+            )
+    finally:
+        client._MetaTrader5__conn.close()
 
 
 @contextmanager

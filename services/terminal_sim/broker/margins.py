@@ -19,13 +19,13 @@ def held_margin(positions: Iterable[Position], margin_mode: Literal["hedging", "
     price and a rate of conversion both vary between the openings.
     """
     if margin_mode == "netting":
-        return sum(position.margin for position in positions)
+        return sum((position.margin for position in positions), 0.0)
     sides: dict[str, dict[int, tuple[float, float]]] = {}
     for position in positions:
         side = sides.setdefault(position.symbol, {1: (0.0, 0.0), -1: (0.0, 0.0)})
         volume, margin = side[position.sign]
         side[position.sign] = volume + position.volume, margin + position.margin
-    return sum(_hedged(side[1], side[-1]) for side in sides.values())
+    return sum((_hedged(side[1], side[-1]) for side in sides.values()), 0.0)
 
 
 def _hedged(bought: tuple[float, float], sold: tuple[float, float]) -> float:

@@ -113,6 +113,11 @@ def test_estimates_are_what_deals_then_take_and_bring() -> None:
             assert order_profit(*terms) < 0
 
 
+@pytest.mark.parametrize("mode", ["hedging", "netting"])
+def test_no_margin_is_a_number_like_any_other(mode: Any) -> None:
+    assert repr(held_margin((), mode)) == "0.0"
+
+
 @pytest.mark.parametrize("wrong", [nan, inf, 0.0, -1.0, 1e300])
 def test_estimates_refuse_what_is_no_order(wrong: float) -> None:
     tape = Trading().tape

@@ -34,6 +34,7 @@ from terminal_sim.broker.values import (
     TradeRequest,
     TradeResult,
 )
+from terminal_sim.broker.valuing import Valuer
 from terminal_sim.broker.wanted import Wanted
 from terminal_sim.faults.active import ActiveFaults
 from terminal_sim.faults.kinds import BrokerFault, ClockShift
@@ -185,7 +186,9 @@ class House:
         return self._rules.desk.check(state, request, now_ms, investor=investor)
 
     def deposit(self, login: int, amount: float, reason: int) -> Outcome:
-        """Pay an amount in, or out when negative; 10019 when there is not so much.
+        """Pay an amount in, or out when negative.
+
+        Answered with 10019 when more is asked for than the balance or the free margin.
 
         Raises:
             KeyError: No such account.
@@ -195,13 +198,17 @@ class House:
         paid = round(amount, state.digits) if isfinite(amount) else 0.0
         if not paid:
             return Outcome(refused(INVALID), NOTHING)
-        if state.balance + paid < 0:
+        if paid < 0 and -paid > self._payable(state, now_ms):
             return Outcome(refused(NO_MONEY), NOTHING)
         comment = "Deposit" if paid > 0 else "Withdrawal"
         ticket = self._tickets.next()
         deal = money_deal(ticket, "DEAL_TYPE_BALANCE", now_ms, paid, reason, comment)
         self._make(known, Change(deals=(deal,)))
         return Outcome(TradeResult(DONE, TEXTS[DONE], deal=ticket), Change(deals=(deal,)))
+
+    def _payable(self, state: AccountState, now_ms: int) -> float:
+        """Return how much can be paid out."""
+        return min(state.balance, Valuer(self._tape).value(state, now_ms).margin_free)
 
     @overload
     def history(
@@ -259,9 +266,19 @@ class House:
     def step(self, now_ms: int) -> Iterator[Told]:
         """Do what :meth:`advance` does and yield also the versions; made to be run to its end."""
         yield from self.told()
-        while self._advanced_ms < now_ms:
-            self._advance(min(now_ms, self._advanced_ms + _PIECE_MS))
+        while self.piece(now_ms):
             yield from self.told()
+
+    def piece(self, now_ms: int) -> bool:
+        """Let happen what is due next, an hour's at most; False: everything has happened."""
+        if self._advanced_ms >= now_ms:
+            return False
+        self._advance(min(now_ms, self._advanced_ms + _PIECE_MS))
+        return True
+
+    def is_behind(self, now_ms: int) -> bool:
+        """Tell whether more than one :meth:`piece` has been missed."""
+        return now_ms - self._advanced_ms > _PIECE_MS
 
     def told(self) -> Iterator[Told]:
         """Yield the changes that nobody has been told yet."""
@@ -297,8 +314,8 @@ class House:
     def _move(self) -> int:
         """Let everything due happen and return the present, which never goes back."""
         now_ms = self._clock.now_ms()
-        while self._advanced_ms < now_ms:
-            self._advance(min(now_ms, self._advanced_ms + _PIECE_MS))
+        while self.piece(now_ms):
+            pass
         return self._advanced_ms
 
     def _advance(self, until_ms: int) -> None:

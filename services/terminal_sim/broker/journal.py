@@ -4,16 +4,17 @@ One SQLite file per server, or memory when nobody named a directory. The present
 of its own, so that starting again costs what the accounts hold, not what they have done.
 """
 
-import hashlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, Self, TypeAlias
-from urllib.parse import quote
 
 import msgspec
 import numpy as np
 
+from terminal_sim.broker.in_hand import InHand, Item
+from terminal_sim.broker.journal_file import file_name, make_private
 from terminal_sim.broker.state import AccountState
 from terminal_sim.broker.values import Change, Deal, Order, Position, Profile
 from terminal_sim.broker.wanted import Wanted
@@ -22,9 +23,7 @@ from terminal_sim.broker.wanted import Wanted
 _MEMORY = ":memory:"
 # A broker that was killed may need a moment to let go of its file.
 _PATIENCE_S = 5.0
-# Longer names do not fit into a file's name.
-_LONGEST_NAME = 200
-_VERSION = 1
+_VERSION = 2
 
 _SCHEMA: Final = """
 create table about (one integer primary key check (one = 1), version, server, seed, began_ms,
@@ -33,6 +32,8 @@ create table shifts (at_ms, by_ms, fault);
 create table accounts (login integer primary key, mark, balance, credit, version);
 create table positions (login, ticket, row, unique (login, ticket));
 create table pending (login, ticket, row, unique (login, ticket));
+create table parts (login, ticket, row, unique (login, ticket));
+create table late (login, ticket, row, unique (login, ticket));
 create table deals (login, at_ms, ticket, of_order, position, row);
 create table orders (login, at_ms, ticket, of_order, position, row);
 create index deals_at on deals (login, at_ms);
@@ -50,16 +51,16 @@ _WRITE_ANCHOR: Final = (
     "insert into about (version, server, seed, began_ms, midnight_ms, advanced_ms, ticket)"
     " values (?, ?, ?, ?, ?, ?, ?)"
 )
+_PRESENT: Final = ("positions", "pending", "parts", "late")
 _DELETE: Final = {
-    "positions": "delete from positions where login = ? and ticket = ?",
-    "pending": "delete from pending where login = ? and ticket = ?",
+    table: f"delete from {table} where login = ? and ticket = ?"  # noqa: S608 - our own words
+    for table in _PRESENT
 }
 # A row that changes stays where it is: positions stand in the order of their opening.
 _PUT: Final = {
-    "positions": "insert into positions values (?, ?, ?)"
-    " on conflict (login, ticket) do update set row = excluded.row",
-    "pending": "insert into pending values (?, ?, ?)"
-    " on conflict (login, ticket) do update set row = excluded.row",
+    table: f"insert into {table} values (?, ?, ?)"  # noqa: S608 - our own words
+    " on conflict (login, ticket) do update set row = excluded.row"
+    for table in _PRESENT
 }
 _INSERT: Final = {
     "deals": "insert into deals values (?, ?, ?, ?, ?, ?)",
@@ -82,7 +83,7 @@ class JournalError(Exception):
     """A journal cannot be used; the message is one line with the file and the reason."""
 
 
-class Anchor(msgspec.Struct, frozen=True):
+class Anchor(msgspec.Struct, frozen=True, array_like=True):
     """Where a journal begins and how far it has come; instants are UTC epoch milliseconds.
 
     Attributes:
@@ -100,6 +101,14 @@ class Anchor(msgspec.Struct, frozen=True):
     midnight_ms: int
     advanced_ms: int
     ticket: int
+
+
+class _Money(msgspec.Struct, frozen=True, array_like=True):
+    """What the row of an account tells of its present."""
+
+    balance: float
+    credit: float
+    version: int
 
 
 class Shift(msgspec.Struct, frozen=True, array_like=True):
@@ -142,9 +151,10 @@ class Journal:
         Raises:
             JournalError: The file cannot be read or written, is none of ours, or is in use.
         """
-        path = directory / _file_name(server)
+        path = directory / file_name(server)
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            make_private(path)
             base = sqlite3.connect(
                 path, timeout=_PATIENCE_S, check_same_thread=False, isolation_level=None
             )
@@ -174,11 +184,16 @@ class Journal:
         self._base.close()
 
     def anchor(self) -> Anchor | None:
-        """Return where the journal begins; None when it is new."""
+        """Return where the journal begins; None when it is new.
+
+        Raises:
+            JournalError: It was begun by another version, or is damaged.
+        """
         row = self._base.execute(_READ_ANCHOR).fetchone()
         if row and row[0] != _VERSION:
-            raise JournalError(f"{self.where}: is of another version of this program")
-        return Anchor(*row[1:]) if row else None
+            raise JournalError(f"{self.where}: was begun by another version; move it away")
+        with self._reading():
+            return msgspec.convert(row[1:], Anchor) if row else None
 
     def begin(self, anchor: Anchor) -> None:
         """Note where the journal begins."""
@@ -222,6 +237,7 @@ class Journal:
 
         Raises:
             KeyError: It is not here.
+            JournalError: The journal is damaged.
         """
         self._flush()
         login = (profile.login,)
@@ -232,19 +248,44 @@ class Journal:
             raise KeyError(profile.login)
         held = self._base.execute("select row from positions where login = ? order by rowid", login)
         placed = self._base.execute("select row from pending where login = ? order by rowid", login)
-        return AccountState(
-            profile,
-            positions=tuple(_position(row) for (row,) in held),
-            orders=tuple(_order(row) for (row,) in placed),
-            balance=account[0],
-            credit=account[1],
-            version=account[2],
-        )
+        with self._reading():
+            money = msgspec.convert(account, _Money)
+            return AccountState(
+                profile,
+                positions=tuple(_position(row) for (row,) in held),
+                orders=tuple(_order(row) for (row,) in placed),
+                balance=money.balance,
+                credit=money.credit,
+                version=money.version,
+            )
+
+    def hold(self, login: int, item: Item) -> None:
+        """Keep what an account has in hand, or has in hand no more."""
+        self._present[item.kind, login, item.ticket] = item.row
+
+    def in_hand(self, login: int, note: Callable[[Item], None]) -> InHand:
+        """Return what an account has in hand; ``note`` is told how that changes.
+
+        Raises:
+            JournalError: The journal is damaged.
+        """
+        self._flush()
+        parts = self._base.execute("select ticket, row from parts where login = ?", (login,))
+        items = [Item("parts", *row) for row in parts]
+        late = self._base.execute("select ticket, row from late where login = ?", (login,))
+        items += [Item("late", *row) for row in late]
+        with self._reading():
+            return InHand(items, note)
 
     def shifts(self) -> tuple[Shift, ...]:
-        """Return the shifts of the wall clock, oldest first."""
+        """Return the shifts of the wall clock, oldest first.
+
+        Raises:
+            JournalError: The journal is damaged.
+        """
         rows = self._base.execute("select at_ms, by_ms, fault from shifts order by at_ms, rowid")
-        return tuple(Shift(*row) for row in rows)
+        with self._reading():
+            return tuple(msgspec.convert(row, Shift) for row in rows)
 
     def shift(self, shift: Shift) -> None:
         """Keep a shift."""
@@ -263,12 +304,30 @@ class Journal:
         return found
 
     def deals(self, login: int, wanted: Wanted) -> list[Deal]:
-        """Return the wanted deals, unordered."""
-        return [_deal(row) for row in self._rows("deals", login, wanted)]
+        """Return the wanted deals, unordered.
+
+        Raises:
+            JournalError: The journal is damaged.
+        """
+        with self._reading():
+            return [_deal(row) for row in self._rows("deals", login, wanted)]
 
     def orders(self, login: int, wanted: Wanted) -> list[Order]:
-        """Return the wanted orders that are done, unordered."""
-        return [_order(row) for row in self._rows("orders", login, wanted)]
+        """Return the wanted orders that are done, unordered.
+
+        Raises:
+            JournalError: The journal is damaged.
+        """
+        with self._reading():
+            return [_order(row) for row in self._rows("orders", login, wanted)]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say that the journal is damaged when a row is none of ours."""
+        try:
+            yield
+        except (msgspec.DecodeError, TypeError, ValueError, OverflowError) as error:
+            raise JournalError(f"{self.where}: is damaged: {error}") from error
 
     def _rows(self, kind: Kind, login: int, wanted: Wanted) -> list[bytes]:
         self._flush()
@@ -335,10 +394,3 @@ def _where(login: int, wanted: Wanted) -> tuple[str, Values]:
     if wanted.position is not None:
         where, values = f"{where} and position = ?", [*values, wanted.position]
     return where, tuple(min(max(value, _LEAST), _MOST) for value in values)
-
-
-def _file_name(server: str) -> str:
-    name = quote(server, safe=" ")
-    if len(name) > _LONGEST_NAME:
-        name = hashlib.sha256(server.encode()).hexdigest()
-    return f"{name}.journal"

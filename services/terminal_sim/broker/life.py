@@ -1,6 +1,5 @@
 """An account as time passes: what is due happens, in time order, whoever it surprises."""
 
-import heapq
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +11,7 @@ from terminal_sim.broker.agenda import Event, Kind
 from terminal_sim.broker.days import DAY_MS
 from terminal_sim.broker.dealing import netted
 from terminal_sim.broker.desk import Desk, Tickets
+from terminal_sim.broker.in_hand import InHand
 from terminal_sim.broker.nights import Midnights
 from terminal_sim.broker.orders import next_expiry
 from terminal_sim.broker.plans import CLIENT, EXPERT, is_planned
@@ -28,8 +28,8 @@ from terminal_sim.market.tape import Tape
 _PATIENCE_MS = 60_000
 # Prices are looked at so far ahead at first, then twice as far, up to a day.
 _FIRST_REACH_MS = 3_600_000
-# Where the numbers for a close stand behind a trade's ticket, where those for a robot's part of
-# a netting position that others opened, and where that for the deal that fills an order.
+# Where the numbers for a close stand behind a trade's ticket, where those for a close that leaves
+# others' lots in a netting position, and where that for the deal that fills an order.
 _CLOSE, _PART, _FILL = 2, 4, 1
 
 
@@ -90,6 +90,7 @@ class Life:
         events: What its scenario plans.
         rules: Of its server; to be replaced after a shift of the clock.
         tickets: For what nobody planned.
+        hand: What of the plans was begun and not ended.
         rest: What it holds besides.
     """
 
@@ -99,14 +100,14 @@ class Life:
         events: Iterator[Event],
         rules: Rules,
         tickets: Tickets,
+        hand: InHand,
         rest: Surroundings | None = None,
     ) -> None:
         self.state = state
         self.rules = rules
         self._events = events
         self._next = next(events, None)
-        self._late: list[Event] = []
-        self._parts: set[int] = set()
+        self._hand = hand
         self._netting = state.profile.margin_mode == "netting"
         self._tickets = tickets
         self._rest = rest or Alone()
@@ -150,9 +151,7 @@ class Life:
 
     def _due(self, since_ms: int) -> int:
         """Return when something other than a price makes something happen."""
-        due = self._next.at_ms if self._next else NEVER
-        if self._late:
-            due = min(due, self._late[0].at_ms)
+        due = min(self._next.at_ms if self._next else NEVER, self._hand.first_ms())
         if self.state.orders:
             due = min(due, next_expiry(self.state) or NEVER)
         if self.state.positions or self.state.orders:  # an order may become a position before
@@ -199,8 +198,8 @@ class Life:
             yield from self._made(rollover(self.state, rules.tape, at_ms, rules.wall))
         if self.state.orders:
             yield from self._made(rules.desk.expire(self.state, at_ms))
-        while self._late and self._late[0].at_ms <= at_ms:
-            yield from self._event(heapq.heappop(self._late), halted)
+        while late := self._hand.take_due(at_ms):
+            yield from self._event(late, halted)
         while self._next and self._next.at_ms <= at_ms:
             event, self._next = self._next, next(self._events, None)
             yield from self._event(event, halted)
@@ -223,27 +222,39 @@ class Life:
         if event.robot and deal.symbol in halted:
             return
         if self._netting and netted(self.state, deal.symbol):
-            self._parts.add(event.ticket)
-            yield from self._deal(event, deal.volume, 0, event.ticket)
+            for change in self._deal(event, deal.volume, 0, event.ticket):
+                self._hand.add_part(event.ticket)
+                yield change
         else:
             yield from self._made(event.change)
 
     def _close(self, event: Event, halted: Container[str]) -> Iterator[Change]:
         (deal,) = event.change.deals
         held = self.state.positions.get(event.ticket)
+        part = self._hand.has_part(event.ticket)
+        if not held and not part:
+            return
         if event.robot and deal.symbol in halted:
             self._postpone(event)
-        elif event.ticket in self._parts:
+        elif part:
             yield from self._close_part(event)
         elif held and self._undisturbed(held, event):
             yield from self._made(replace(event.change, deals=(replace(deal, swap=held.swap),)))
         elif held:
-            yield from self._deal(event, held.volume, held.ticket, event.ticket + _CLOSE)
+            yield from self._close_own(event, held)
+
+    def _close_own(self, event: Event, held: Position) -> Iterator[Change]:
+        """Close what is left of a position, but not what others have added to it."""
+        (deal,) = event.change.deals
+        # The rest of a position may yet be closed by a stop, with the numbers of a whole close.
+        number = _PART if held.volume > deal.volume else _CLOSE
+        volume = min(deal.volume, held.volume)
+        yield from self._deal(event, volume, held.ticket, event.ticket + number)
 
     def _close_part(self, event: Event) -> Iterator[Change]:
         """Undo what was dealt into a netting position, while there is one, without turning it."""
         (deal,) = event.change.deals
-        self._parts.discard(event.ticket)
+        self._hand.end_part(event.ticket)
         held = netted(self.state, deal.symbol)
         if held is None:
             return
@@ -282,10 +293,12 @@ class Life:
         )
         if outcome.result.retcode == MARKET_CLOSED and event.kind is Kind.CLOSES:
             self._postpone(event)
+            if not position:
+                self._hand.add_part(event.ticket)
         yield from self._made(outcome.change)
 
     def _postpone(self, event: Event) -> None:
-        heapq.heappush(self._late, event._replace(at_ms=event.at_ms + _PATIENCE_MS))
+        self._hand.put_off(event, event.at_ms + _PATIENCE_MS)
 
 
 def _levels(position: Position | None) -> tuple[float, float]:

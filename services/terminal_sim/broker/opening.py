@@ -1,6 +1,7 @@
 """Opening a house: each account from its scenario, or from where a journal has left it."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from terminal_sim.broker.agenda import upcoming
 from terminal_sim.broker.desk import Tickets
@@ -101,9 +102,13 @@ def opened(
         )
     past = Past(account, ordinal, rules, anchor.began_ms)
     if known is None:
-        journal.add(token, *past.begin())
+        begun = past.begin()
+        journal.add(token, begun.state, begun.changes)
+        for item in begun.hand.items():
+            journal.hold(account.login, item)
     state = journal.state(profile(account))
     since_ms = anchor.advanced_ms if known else anchor.began_ms
     days = rules.terms.trading_days
     events = upcoming(past.doings(), pricing(account, rules), rules.wall, days, since_ms)
-    return Opened(account, past, Life(state, events, rules, tickets))
+    hand = journal.in_hand(account.login, partial(journal.hold, account.login))
+    return Opened(account, past, Life(state, events, rules, tickets, hand))

@@ -14,6 +14,7 @@ import numpy as np
 
 from terminal_sim.broker import rows
 from terminal_sim.broker.agenda import Doings, traded, upcoming
+from terminal_sim.broker.in_hand import InHand
 from terminal_sim.broker.life import Life, Numbered, Rules
 from terminal_sim.broker.nights import nights
 from terminal_sim.broker.plans import ACCOUNT_TICKETS, LIVE_TICKETS, begun, cycles
@@ -48,6 +49,21 @@ def pricing(account: Account, rules: Rules, held: Nights = _NO_NIGHTS) -> Pricin
     return Pricing(market, account.currency, account.leverage, commission, held)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An account at the end of its past.
+
+    Attributes:
+        state: What it holds.
+        changes: Those that are in no column.
+        hand: What of its plans was begun and not ended.
+    """
+
+    state: AccountState
+    changes: tuple[Change, ...]
+    hand: InHand
+
+
 class Past:
     """What an account has done until an instant.
 
@@ -80,8 +96,8 @@ class Past:
         costs = self._costs(nights(self._rules.wall, first - 1, self.until_ms))
         return priced(costs, plan, self.until_ms)
 
-    def live_through(self) -> Iterator[Change]:
-        """Yield the changes of the rest, in time order."""
+    def live_through(self, hand: InHand) -> Iterator[Change]:
+        """Yield the changes of the rest, in time order; in ``hand`` is what was not ended."""
         state = AccountState(profile(self.account))
         costs = self._costs()
         days = self._rules.terms.trading_days
@@ -90,18 +106,19 @@ class Past:
             return
         events = upcoming(self._eventful, costs, self._rules.wall, days, first)
         tickets = Numbered(LIVE_TICKETS)
-        life = Life(state, events, self._rules, tickets, self._rest())
+        life = Life(state, events, self._rules, tickets, hand, self._rest())
         yield from life.advance(first, self.until_ms)
 
-    def begin(self) -> tuple[AccountState, tuple[Change, ...]]:
-        """Return the account at the instant, and the changes that are in no column."""
-        changes = tuple(self.live_through())
+    def begin(self) -> Begun:
+        """Return the account at the instant."""
+        hand = InHand()
+        changes = tuple(self.live_through(hand))
         part = AccountState(profile(self.account))
         for change in changes:
             part.apply(change)
         whole = self._rest().with_rest(part, self.until_ms)
         whole.version = 0
-        return whole, changes
+        return Begun(whole, changes, hand)
 
     def count(self, wanted: Wanted) -> int:
         """Return how many rows :meth:`deals` or :meth:`orders` would find."""

@@ -10,6 +10,7 @@ from typing import NoReturn, TypeAlias
 from terminal_sim.broker.connection import Connection, Malformed, framed
 from terminal_sim.broker.desk import EXPERT, Outcome
 from terminal_sim.broker.house import House, Told, TooMuch
+from terminal_sim.broker.journal import JournalError
 from terminal_sim.broker.messages import (
     BEAT_S,
     Act,
@@ -75,9 +76,9 @@ class Server:
         Raises:
             OSError: The address cannot be listened on.
             sqlite3.Error: The journal cannot be written; nothing more may be promised.
+            JournalError: It is damaged.
         """
-        for _ in self._house.step(self._clock.now_ms()):
-            await asyncio.sleep(0)  # a signal to end must not wait for days that were missed
+        await self._catch_up()
         server = await asyncio.start_server(self._serve, host, port, backlog=_BACKLOG)
         listening.set_result(server.sockets[0].getsockname()[1])
         tasks = [asyncio.create_task(work) for work in (self._live(), self._beat())]
@@ -99,8 +100,19 @@ class Server:
 
     async def _live(self) -> NoReturn:
         while True:
-            self._tell(self._house.step(self._clock.now_ms()))
+            await self._catch_up()
             await asyncio.sleep(_STEP_S)
+
+    async def _catch_up(self) -> None:
+        """Let happen what is due by now, and tell it; beats and signals need not wait for days.
+
+        Whoever asks for something after much was missed waits for this: nobody acts in the past.
+        """
+        now_ms = self._clock.now_ms()
+        while self._house.piece(now_ms):
+            self._tell(self._house.told())
+            await asyncio.sleep(0)
+        self._tell(self._house.told())
 
     async def _beat(self) -> NoReturn:
         beat = framed(Beat())
@@ -121,7 +133,7 @@ class Server:
                 await self._handle(connection, request)
         except Malformed as error:
             _LOG.warning("%s sent %s; connection closed", connection.name, error)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, JournalError) as error:
             if not self._broken.done():
                 self._broken.set_exception(error)
         finally:
@@ -129,6 +141,8 @@ class Server:
             connection.abort()
 
     async def _handle(self, connection: Connection, request: Request) -> None:
+        if self._house.is_behind(self._clock.now_ms()):
+            await self._catch_up()
         if isinstance(request, Login):
             answer: Answer | None = self._login(connection, request)
         elif isinstance(request, Trade | History):
@@ -164,7 +178,9 @@ class Server:
     def _trade(self, connection: Connection, login: int, request: Trade) -> Answer | None:
         investor = connection.investor
         if request.check:
-            return Checked(request.id, self._house.check(login, request.request, investor=investor))
+            checked = self._house.check(login, request.request, investor=investor)
+            self._tell(self._house.told())
+            return Checked(request.id, checked)
         outcome = self._house.trade(login, request.request, reason=EXPERT, investor=investor)
         self._tell(self._house.told())
         result = self._house.answer(login, outcome.result)

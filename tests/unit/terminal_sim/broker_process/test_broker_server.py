@@ -4,13 +4,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import pytest
 
 from terminal_sim.broker import connection as wire
 from terminal_sim.broker.house import House, Told
+from terminal_sim.broker.journal import JournalError
 from terminal_sim.broker.messages import (
     Act,
     Answer,
@@ -35,10 +37,11 @@ from terminal_sim.broker.messages import (
 from terminal_sim.broker.server import Server
 from terminal_sim.broker.values import Change, TradeRequest
 from terminal_sim.faults.kinds import AnswerLost, ClockShift, LoginRejected
-from terminal_sim.market.clocks import SystemClock
+from terminal_sim.market.clocks import Clock, SystemClock
 from terminal_sim.scenario.model import Account, Robot, Scenario
 from terminal_sim.scenario.model import Server as ServerModel
-from terminal_sim.scenario.moments import Moment
+from terminal_sim.scenario.moments import DAY_MS, Moment
+from terminal_sim.testing import ManualClock
 
 BUY = TradeRequest(action=1, symbol="EURUSD", volume=0.1, type=0)
 PATIENCE_S = 20.0
@@ -85,8 +88,9 @@ class Peer:
 class Broker:
     """A server on a free port, over a house with two accounts."""
 
-    def __init__(self, port: int, house: House) -> None:
+    def __init__(self, port: int, house: House, task: asyncio.Task[NoReturn]) -> None:
         self.port = port
+        self.task = task
         self.house = house
         self.peers: list[Peer] = []
 
@@ -99,15 +103,17 @@ class Broker:
 
 
 @asynccontextmanager
-async def broker(key: str | None = None, **fields: Any) -> AsyncIterator[Broker]:
+async def broker(
+    key: str | None = None, clock: Clock | None = None, **fields: Any
+) -> AsyncIterator[Broker]:
     accounts = tuple(
         Account(n, "secret", "S", investor_password="look", balance=1e5, **fields) for n in (1, 2)
     )
-    clock = SystemClock()
+    clock = clock or SystemClock()
     house = House(Scenario((ServerModel("S"),), accounts, seed=5), "S", clock)
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(Server(house, clock, key).run("127.0.0.1", 0, listening))
-    running = Broker(await listening, house)
+    running = Broker(await listening, house, task)
     try:
         yield running
     finally:
@@ -144,6 +150,78 @@ async def test_what_happens_by_itself_is_told() -> None:
         assert [p.ticket for p in opened.change.positions] == list(closed.change.gone)
         assert closed.version == opened.version + 1
         assert isinstance(await one.next(Beat), Beat)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_missed_days_hold_nothing_up_and_nobody_acts_in_them(
+    monkeypatch: pytest.MonkeyPatch,
+    asks: bool,
+) -> None:
+    clock = ManualClock(1_795_005_296_789)
+    robot = Robot("EURUSD", 0.1, Moment(clock.at_ms + 1), 600.0, 300.0)
+    async with broker(clock=clock, robot=robot) as it:
+        one, lived, seen = await it.peer(1), [0], {0}
+        piece = it.house.piece
+
+        def counted(now_ms: int) -> bool:
+            more = piece(now_ms)
+            lived[0] += more
+            return more
+
+        async def watch() -> None:
+            while True:
+                seen.add(lived[0])
+                await asyncio.sleep(0)
+
+        monkeypatch.setattr(it.house, "piece", counted)
+        watching = asyncio.create_task(watch())
+        clock.at_ms += 2 * DAY_MS
+        if asks:
+            one.send(Trade(5, BUY))
+        told: list[Changed] = []
+        while not told or told[-1].change.deals[0].time_ms < clock.at_ms - 300_000:
+            told.append(await one.next(Changed))
+        watching.cancel()
+        assert lived == [48]
+        assert max(later - sooner for sooner, later in pairwise(sorted(seen))) <= 2
+        if asks:
+            while not isinstance(answer := await one.read(), Traded):
+                told += [answer] if isinstance(answer, Changed) else []
+            assert answer.result.retcode == 10009
+            assert told[-1].change.deals[0].time_ms == clock.at_ms
+        assert [each.version for each in told] == list(range(1, len(told) + 1))
+
+
+async def test_what_a_check_let_happen_is_told_before_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = ManualClock(1_795_005_296_789)
+    robot = Robot("EURUSD", 0.1, Moment(clock.at_ms + 60_000), 600.0, 300.0)
+    async with broker(clock=clock, robot=robot) as it:
+        one = await it.peer(1)
+        it.house.piece(clock.at_ms)
+        check = it.house.check
+
+        def late(*args: Any, **kwargs: Any) -> Any:
+            clock.at_ms += 120_000
+            return check(*args, **kwargs)
+
+        # Time passes within the request.
+        monkeypatch.setattr(it.house, "check", late)
+        assert isinstance(await one.ask(Trade(5, BUY, check=True)), Changed)
+        assert isinstance(await one.ask(History(6, "deals")), Checked)
+
+
+async def test_a_journal_found_damaged_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_args: Any, **_filters: Any) -> NoReturn:
+        raise JournalError("S.journal: is damaged: by hand")
+
+    async with broker() as it:
+        one = await it.peer(1)
+        monkeypatch.setattr(it.house, "history", damaged)
+        one.send(History(1, "deals"))
+        with pytest.raises(JournalError, match="by hand"):
+            await asyncio.wait_for(it.task, PATIENCE_S)
 
 
 async def test_nobody_gets_anywhere_without_a_login_or_the_key() -> None:

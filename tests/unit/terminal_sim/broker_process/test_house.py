@@ -1,5 +1,6 @@
 """A house: trades, people elsewhere, faults, and what a journal keeps of them."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,31 @@ def test_people_elsewhere_act_with_their_reason(house: House) -> None:
     assert state.balance == 10_250.0
 
 
+def test_a_debt_can_be_paid() -> None:
+    lost = Position("EURUSD", "buy", 1.0, Moment(NOW_MS - 2), Moment(NOW_MS), price_open=3.0)
+    house = House(scenario(positions=(lost,)), "S", ManualClock(NOW_MS))
+    state = house.state(1)
+    assert state
+    assert state.balance < -100_000.0
+    assert house.deposit(1, -1.0, 0).result.retcode == 10019
+    before = state.balance
+    assert house.deposit(1, 1000.0, 0).result.retcode == 10009
+    assert state.balance == round(before + 1000.0, 2)
+
+
+def test_what_holds_positions_cannot_be_withdrawn(house: House) -> None:
+    state = house.state(1)
+    assert state
+    house.trade(1, TradeRequest(action=1, symbol="EURUSD", volume=5.0), reason=3)
+    figures = house.check(1, TradeRequest(action=5, symbol="EURUSD", volume=0.1, type=2, price=0.9))
+    free = figures.margin_free
+    assert 0 < free < state.balance
+    assert house.deposit(1, -round(free + 0.01, 2), 0).result.retcode == 10019
+    assert state.balance == 10_000.0
+    assert house.deposit(1, -free, 0).result.retcode == 10009
+    assert state.balance == round(10_000.0 - free, 2)
+
+
 @pytest.mark.parametrize(
     ("amount", "retcode"), [(-1e5, 10019), (float("nan"), 10013), (0.0, 10013), (0.001, 10013)]
 )
@@ -193,6 +219,95 @@ def test_a_netting_robot_undoes_what_it_dealt_into_anothers_position(clock: Manu
     assert (while_it_trades, between) == ({0.8, 1.2}, {1.0})
     tickets = [deal.ticket for deal in house.history(1, "deals")]
     assert len(tickets) == len(set(tickets)) == 27
+
+
+def test_a_netting_robot_closes_only_what_it_opened(clock: ManualClock) -> None:
+    robot = Robot("EURUSD", 0.01, Moment(NOW_MS + 10_000), 6000.0, 30.0)
+    house = House(scenario(robot=robot, margin_mode="netting"), "S", clock)
+    state = house.state(1)
+    assert state is not None
+    passing(house, clock, 15_000)
+    (held,) = state.positions.values()
+    away = held.price_open - held.sign * 0.002
+    more = TradeRequest(action=1, symbol="EURUSD", volume=1.0, type=int(held.sign < 0), sl=away)
+    assert house.trade(1, more, reason=0).result.retcode == 10009
+    passing(house, clock, 30_000)
+    (left,) = state.positions.values()
+    assert (left.ticket, left.sign * left.volume) == (held.ticket, held.sign * 1.0)
+    # The stop that closes the rest has numbers of its own.
+    while held.ticket in state.positions:
+        passing(house, clock, HOUR_MS)
+    (stopped,) = (deal for deal in house.history(1, "deals") if deal.reason == 4)
+    assert stopped.volume == 1.0
+    for kind in ("deals", "orders"):
+        rows = house.history(1, kind)
+        assert len(rows) == len({row.ticket for row in rows})
+
+
+def test_what_a_robot_could_not_deal_it_does_not_undo(clock: ManualClock) -> None:
+    """It has no money for it, whichever way it tries."""
+    robot = Robot("EURUSD", 50.0, Moment(NOW_MS + 10_000), 60.0, 30.0)
+    house = House(scenario(robot=robot, margin_mode="netting"), "S", clock)
+    buy(house)
+    passing(house, clock, HOUR_MS)
+    state = house.state(1)
+    assert state is not None
+    assert [p.sign * p.volume for p in state.positions.values()] == [0.1]
+
+
+# 2026-11-20 22:00:00 UTC: nobody trades on the day after it.
+FRIDAY_MS = 1_795_212_000_000
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("mode", ["hedging", "netting"])
+def test_a_close_on_a_saturday_is_made_up_for(tmp_path: Path, mode: Any, restarts: bool) -> None:
+    planned = Position(
+        "EURUSD", "buy", 1.0, Moment(FRIDAY_MS + 60_000), Moment(FRIDAY_MS + DAY_MS // 2)
+    )
+    told = scenario(positions=(planned,), margin_mode=mode)
+    told = Scenario((Server("S", clock="UTC", trading_days="weekdays"),), told.accounts, seed=5)
+    clock = ManualClock(FRIDAY_MS)
+    house = House(told, "S", clock, Journal.open(tmp_path, "S"))
+    buy(house)
+    passing(house, clock, 120_000)
+    state = house.state(1)
+    assert state is not None
+    last = list(state.positions.values())[-1]
+    buy(house, type=1, position=last.ticket)
+    passing(house, clock, DAY_MS)
+    if restarts:
+        house.close()
+        house = House(told, "S", clock, Journal.open(tmp_path, "S"))
+    passing(house, clock, 2 * DAY_MS)
+    state = house.state(1)
+    assert state is not None
+    # On a netting account the 0.1 bought before and the 0.1 sold since cancel out.
+    assert [p.volume for p in state.positions.values()] == ([0.1] if mode == "hedging" else [])
+    house.close()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_robot_closes_when_its_market_opens_again(
+    tmp_path: Path,
+    clock: ManualClock,
+    restarts: bool,
+) -> None:
+    robot = Robot("EURUSD", 0.2, Moment(NOW_MS + 10_000), 86_400.0, 30.0)
+    house = House(scenario(robot=robot), "S", clock, Journal.open(tmp_path, "S"))
+    passing(house, clock, 15_000)
+    house.inject(1, MarketClosed())
+    passing(house, clock, 300_000)
+    if restarts:
+        house.close()
+        house = House(scenario(robot=robot), "S", clock, Journal.open(tmp_path, "S"))
+    state = house.state(1)
+    assert state is not None
+    assert len(state.positions) == 1
+    house.mend(None)
+    passing(house, clock, 61_000)
+    assert not state.positions
+    house.close()
 
 
 def test_a_closed_market_stops_trades_robots_and_stops(clock: ManualClock) -> None:
@@ -351,9 +466,72 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "S.journal").write_text("not a database at all, but long enough to be read as one")
     with pytest.raises(JournalError, match=r"S\.journal: file is not a database"):
         Journal.open(tmp_path, "S")
+    (tmp_path / "T.journal").mkdir(mode=0o755)
+    with pytest.raises(JournalError, match=r"T\.journal: unable to open"):
+        Journal.open(tmp_path, "T")
+    assert (tmp_path / "T.journal").stat().st_mode & 0o777 == 0o755
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError):
         Journal.open(tmp_path / "file", "S")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "update positions set row = x'c1'",
+        "update positions set row = 'text'",
+        "update positions set row = null",
+        "update pending set row = x'93010203'",
+        "insert into late values (1, 8, x'c1')",
+        "insert into late values (1, 8, 'text')",
+        "update about set advanced_ms = 'x'",
+        "update about set ticket = null",
+        "update about set began_ms = 1.5",
+        "update accounts set balance = 'x'",
+        "update accounts set version = null",
+        "insert into shifts values ('x', 0, null)",
+        "update deals set row = x'c1'",
+        "update orders set row = x'90'",
+    ],
+)
+def test_a_damaged_journal_is_refused(tmp_path: Path, clock: ManualClock, harm: str) -> None:
+    house = House(scenario(), "S", clock, Journal.open(tmp_path, "S"))
+    buy(house)
+    pending = TradeRequest(action=5, symbol="EURUSD", volume=0.1, type=2, price=0.9)
+    house.trade(1, pending, reason=3)
+    house.close()
+    base = sqlite3.connect(tmp_path / "S.journal")
+    assert base.execute(harm).rowcount
+    base.commit()
+    base.close()
+    journal = Journal.open(tmp_path, "S")
+    with pytest.raises(JournalError, match=r"S\.journal: is damaged: "):
+        present(House(scenario(), "S", clock, journal))
+    journal.close()
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path, clock: ManualClock) -> None:
+    House(scenario(), "S", clock, Journal.open(tmp_path, "S")).close()
+    base = sqlite3.connect(tmp_path / "S.journal")
+    base.execute("update about set version = 1")
+    base.commit()
+    base.close()
+    journal = Journal.open(tmp_path, "S")
+    with pytest.raises(JournalError, match="begun by another version"):
+        House(scenario(), "S", clock, journal)
+    journal.close()
+
+
+def test_a_journal_is_its_owners_alone(tmp_path: Path, clock: ManualClock) -> None:
+    for _ in range(2):
+        house = House(scenario(), "S", clock, Journal.open(tmp_path, "S"))
+        buy(house)
+        files = list(tmp_path.iterdir())
+        assert {path.name for path in files} >= {"S.journal", "S.journal-wal"}
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+        house.close()
+        # As an older version left it.
+        (tmp_path / "S.journal").chmod(0o644)
 
 
 def test_a_shift_that_outlived_its_broker_is_taken_back(tmp_path: Path, clock: ManualClock) -> None:

@@ -148,6 +148,19 @@ def test_the_past_worked_out_is_the_past_lived_through(
         assert value == at_once[part], part
 
 
+def test_a_past_that_ends_between_a_robots_deals_is_taken_up() -> None:
+    """The robot deals into what an order has opened, which others may not close."""
+    robot = Robot("XAUUSD", 0.2, Moment(FIRST_MS + 60_000), 4000.0, 3900.0)
+    order = Order("XAUUSD", "buy_limit", 1.0, Moment(FIRST_MS), price=1e6)
+    account = Account(
+        1, "secret", "S", balance=5e6, margin_mode="netting", orders=(order,), robot=robot
+    )
+    scenario = Scenario((Server("S"),), (account,), seed=5)
+    living = everything(lived(scenario, FIRST_MS + 600_000, [DAY_MS]))
+    assert living == everything(House(scenario, "S", ManualClock(FIRST_MS + 600_000 + DAY_MS)))
+    assert any(deal.ticket % 8 == 5 for deal in living["deals"])
+
+
 def test_these_scenarios_have_everything_in_them() -> None:
     """Else the property above would hold of nothing."""
     seen: Counter[Any] = Counter()

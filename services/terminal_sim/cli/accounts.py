@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
-from terminal_sim.cli.control import DEFAULT_URL, Complaint, Control, KeyFile, Url
+from terminal_sim.cli.control import DEFAULT_URL, USAGE, Complaint, Control, KeyFile, Url, finite
 
 Account = Annotated[int, typer.Option(help="Number of the account.")]
 Server = Annotated[str | None, typer.Option(help="Its server, should several know it.")]
 By = Annotated[str, typer.Option(help="client, mobile or web.")]
-Level = Annotated[float | None, typer.Option(min=0)]
+Level = Annotated[float | None, typer.Option(min=0, callback=finite)]
 
 
 def add_account_commands(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def show(
 def open_position(  # noqa: PLR0913, PLR0917 - a command line's options
     symbol: Annotated[str, typer.Argument(help="As in EURUSD.")],
     type_: Annotated[str, typer.Argument(help="buy or sell.", metavar="buy|sell")],
-    volume: Annotated[float, typer.Argument(help="Lots.")],
+    volume: Annotated[float, typer.Argument(help="Lots.", callback=finite)],
     account: Account,
     server: Server = None,
     sl: Level = None,
@@ -65,7 +65,9 @@ def close_position(  # noqa: PLR0913, PLR0917 - a command line's options
     ticket: Annotated[int, typer.Argument(help="Of the position.")],
     account: Account,
     server: Server = None,
-    volume: Annotated[float | None, typer.Option(help="Lots; all if left out.")] = None,
+    volume: Annotated[
+        float | None, typer.Option(help="Lots; all if left out.", callback=finite)
+    ] = None,
     by: By = "client",
     url: Url = DEFAULT_URL,
     key_file: KeyFile = None,
@@ -77,7 +79,9 @@ def close_position(  # noqa: PLR0913, PLR0917 - a command line's options
 
 
 def deposit(
-    amount: Annotated[float, typer.Argument(help="Paid out when negative (after --).")],
+    amount: Annotated[
+        float, typer.Argument(help="Paid out when negative (after --).", callback=finite)
+    ],
     account: Account,
     server: Server = None,
     url: Url = DEFAULT_URL,
@@ -110,7 +114,7 @@ def _on(control: Control, login: int, server: str | None) -> _Account:
     if len(holding) == 1:
         return _Account(control, holding[0], login)
     if holding:
-        raise Complaint(f"several servers have an account {login}: give --server", 2)
+        raise Complaint(f"several servers have an account {login}: give --server", USAGE)
     raise Complaint(f"no broker run at {control.url} has an account {login}")
 
 

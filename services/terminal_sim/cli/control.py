@@ -1,5 +1,6 @@
 """The control API as the commands see it."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -8,6 +9,8 @@ import httpx
 import typer
 
 _TIMEOUT_S = 40.0
+USAGE = 2
+"""Exit code of a command that was not understood."""
 
 Url = Annotated[
     str, typer.Option(envvar="TERMINAL_SIM_URL", help="Where the control API is.", metavar="URL")
@@ -45,7 +48,7 @@ class Control:
 
     def __init__(self, url: str, key_file: Path | None, timeout_s: float = _TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
-        self._headers = {"X-Supervisor-Key": _key(key_file)} if key_file else {}
+        self._headers = {"X-Supervisor-Key": secret(key_file)} if key_file else {}
         self._timeout_s = timeout_s
 
     def ask(self, method: str, *path: object, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's
@@ -59,17 +62,11 @@ class Control:
         Raises:
             Complaint: There is no answer, or it is a failure.
         """
-        where = "/".join((self.url, *(quote(str(part), safe="") for part in path)))
+        answer = self._answer(method, path, given)
         try:
-            with httpx.Client(headers=self._headers, timeout=self._timeout_s) as client:
-                answer = client.request(method, where, **given)
             body = answer.json()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Complaint(
-                f"no answer from {self.url} ({error}); is the simulator running, is --url right?"
-            ) from None
         except ValueError:
-            raise Complaint(f"{self.url} is not a terminal supervisor") from None
+            body = None
         if not isinstance(body, dict):
             raise Complaint(f"{self.url} is not a terminal supervisor")
         if answer.status_code == httpx.codes.UNAUTHORIZED:
@@ -79,8 +76,38 @@ class Control:
             raise Complaint(f"{body.get('error', answer.reason_phrase)} {places}".strip())
         return body
 
+    def _answer(
+        self, method: str, path: tuple[object, ...], given: dict[str, Any]
+    ) -> httpx.Response:
+        try:
+            where = "/".join((self.url, *(quote(str(part), safe="") for part in path)))
+            with httpx.Client(headers=self._headers, timeout=self._timeout_s) as client:
+                return client.request(method, where, **given)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Complaint(
+                f"no answer from {self.url} ({error}); is the simulator running, is --url right?"
+            ) from None
+        except UnicodeEncodeError:
+            raise Complaint("what was typed is not valid Unicode", USAGE) from None
 
-def _key(path: Path) -> str:
+
+def finite(value: float | None) -> float | None:
+    """Take a number of a command line.
+
+    Raises:
+        typer.BadParameter: It is infinite, or none.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("is not a finite number")
+    return value
+
+
+def secret(path: Path) -> str:
+    """Read a key or a password, which other users must not see on a command line.
+
+    Raises:
+        Complaint: The file cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

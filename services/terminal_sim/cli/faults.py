@@ -1,5 +1,6 @@
 """``fault``, ``faults`` and ``mend``."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -8,11 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from terminal_sim.cli.control import DEFAULT_URL, Complaint, Control, KeyFile, Url
+from terminal_sim.cli.control import DEFAULT_URL, USAGE, Complaint, Control, KeyFile, Url, secret
 from terminal_sim.faults.catalogue import Description, descriptions, markdown, shown
 from terminal_sim.faults.injection import FaultRefused, Injection, read
-
-_USAGE = 2
 
 
 def add_fault_commands(app: typer.Typer) -> None:
@@ -24,7 +23,8 @@ def add_fault_commands(app: typer.Typer) -> None:
 def fault(  # noqa: PLR0913 - a command line's options
     name: Annotated[str | None, typer.Argument(help="Which; without it all are listed.")] = None,
     parameters: Annotated[
-        list[str] | None, typer.Argument(help="As in ms=200 seconds=30.", metavar="NAME=VALUE ...")
+        list[str] | None,
+        typer.Argument(help="As in ms=200 seconds=30 password=@FILE.", metavar="NAME=VALUE ..."),
     ] = None,
     *,
     terminal: Annotated[int | None, typer.Option(help="Its number; all if left out.")] = None,
@@ -67,7 +67,7 @@ def mend(
 ) -> None:
     """End a fault, or all of them."""
     if (fault_id is None) != everything:
-        raise Complaint("give the id of a fault (terminal-sim faults lists them), or --all", _USAGE)
+        raise Complaint("give the id of a fault (terminal-sim faults lists them), or --all", USAGE)
     path = ("faults",) if fault_id is None else ("faults", fault_id)
     typer.echo(f"mended: {Control(url, key_file).ask('DELETE', *path)['mended']}")
 
@@ -75,9 +75,11 @@ def mend(
 def _parameter(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise Complaint(f"a parameter is NAME=VALUE, as in ms=200, not {text!r}", _USAGE)
+        raise Complaint(f"a parameter is NAME=VALUE, as in ms=200, not {text!r}", USAGE)
     if name == "functions":
         return name, [each for each in value.split(",") if each]
+    if name == "password" and value.startswith("@"):
+        return name, secret(Path(value[1:]))
     return name, None if value == "none" else value
 
 
@@ -86,7 +88,7 @@ def _request(asked: dict[str, Any]) -> dict[str, Any]:
     try:
         injection: Injection = read(asked, strict=False)
     except FaultRefused as refused:
-        raise Complaint(str(refused), _USAGE) from None
+        raise Complaint(str(refused), USAGE) from None
     numbers: dict[str, Any] = msgspec.to_builtins(injection.fault)
     where = {"terminal": injection.terminal, "server": injection.server}
     given = {name: numbers[name] for name in asked if name in numbers}

@@ -1,6 +1,7 @@
 """A fault somebody asks for, and where: read from a request, a command line or a scenario file."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -8,6 +9,10 @@ import msgspec
 
 from terminal_sim.catalogue import catalogue
 from terminal_sim.faults.kinds import BrokerFault, Fault, TerminalFault
+from terminal_sim.market.instruments import INSTRUMENTS
+
+_HALF = re.compile("[\ud800-\udfff]")
+_LONGEST_ECHO = 100
 
 TERMINAL_KINDS: dict[str, type[Fault]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(TerminalFault)
@@ -50,13 +55,16 @@ def read(asked: Mapping[str, Any], *, strict: bool = True) -> Injection:
     Raises:
         FaultRefused: The name, a parameter, or where it is wanted makes no sense.
     """
+    if any(_HALF.search(text) for text in _texts(asked)):
+        # JSON can write them, and nobody can send them on.
+        raise FaultRefused("a fault has texts of valid Unicode, without halves of surrogate pairs")
     rest = dict(asked)
     name = rest.get("name")
     kind = TERMINAL_KINDS.get(str(name)) or BROKER_KINDS.get(str(name))
     where = "terminal" if kind in TERMINAL_KINDS.values() else "server"
     if kind is None:
         known = ", ".join(sorted((*TERMINAL_KINDS, *BROKER_KINDS)))
-        said = "a fault needs a name" if name is None else f"no fault is named {name!r}"
+        said = "a fault needs a name" if name is None else f"no fault is named {brief(repr(name))}"
         raise FaultRefused(f"{said}; there are {known}")
     if where == "server" and "terminal" in rest:
         raise FaultRefused(f"{name} is a fault of brokers: it takes server, not terminal")
@@ -68,6 +76,11 @@ def read(asked: Mapping[str, Any], *, strict: bool = True) -> Injection:
         return Injection(fault, server=msgspec.convert(target, str | None))
     except msgspec.ValidationError as error:
         raise FaultRefused(f"{where}: {_lower(str(error))}") from None
+
+
+def brief(text: str) -> str:
+    """Return a text somebody gave, cut to what may be repeated in a sentence."""
+    return text if len(text) <= _LONGEST_ECHO else f"{text[:_LONGEST_ECHO]}…"
 
 
 def parameters(kind: type[Fault]) -> tuple[str, ...]:
@@ -88,14 +101,30 @@ def _fault(kind: type[Fault], asked: Mapping[str, Any], *, strict: bool) -> Faul
     functions = set(catalogue().functions)
     if unknown := [each for each in getattr(fault, "functions", ()) if each not in functions]:
         raise FaultRefused(f"{asked['name']}: the module has no function {unknown[0]!r}")
+    symbol = getattr(fault, "symbol", None)
+    if symbol is not None and symbol not in INSTRUMENTS:
+        raise FaultRefused(f"{asked['name']}: symbol: no symbol is named {symbol!r}")
     return fault
+
+
+def _texts(asked: object) -> Iterator[str]:
+    """Yield all texts of what a decoder found, however deeply it is nested."""
+    left = [asked]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, Mapping):
+            left += [*each, *each.values()]
+        elif isinstance(each, list | tuple):
+            left += each
 
 
 def _reason(kind: type[Fault], text: str) -> str:
     """Say what a decoder found in the words of whoever gave the parameters."""
     if "unknown field" in text:
         names = ", ".join(sorted(parameters(kind)))
-        return f"no parameter is named {_quoted(text)}; there are {names}"
+        return f"no parameter is named {brief(_quoted(text))}; there are {names}"
     if "missing required field" in text:
         return f"the parameter {_quoted(text)} is missing"
     said, _, place = text.partition(" - at `$.")

@@ -12,8 +12,11 @@ from msgspec import Meta
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Times = Annotated[int, Meta(ge=1)] | None
-FunctionNames = tuple[str, ...]
+# All that a fault holds has a bound: whatever is asked for fits into one message to whom it is for.
+Times = Annotated[int, Meta(ge=1, le=1_000_000_000)] | None
+Login = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Text = Annotated[str, Meta(max_length=64)]
+FunctionNames = Annotated[tuple[Text, ...], Meta(max_length=32)]
 
 
 class Fault(
@@ -133,9 +136,9 @@ class AccountSwitched(Fault, frozen=True, kw_only=True, tag="account_switched"):
     ends: ClassVar[tuple[str, ...]] = ()
 
     times: Times = 1
-    login: int
-    server: str | None = None
-    password: str | None = None
+    login: Login
+    server: Text | None = None
+    password: Text | None = None
 
     def __repr__(self) -> str:
         """Leave the password out: a repr ends up in logs."""
@@ -185,7 +188,7 @@ class LoginRejected(Fault, frozen=True, tag="login_rejected"):
     login or while the broker's access server restarts.
     """
 
-    login: int | None = None
+    login: Login | None = None
 
 
 class LoginRateLimit(Fault, frozen=True, tag="login_rate_limit"):
@@ -194,7 +197,7 @@ class LoginRateLimit(Fault, frozen=True, tag="login_rate_limit"):
     In practice: brokers count logins and block the address of whoever logs in all day long.
     """
 
-    count: Annotated[int, Meta(ge=0)] = 5
+    count: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 5
     window_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
 
 
@@ -208,7 +211,7 @@ class AnswerLost(Fault, frozen=True, tag="answer_lost"):
     """
 
     answer: Literal["timeout", "connection", "none"] = "timeout"
-    login: int | None = None
+    login: Login | None = None
 
 
 class Requote(Fault, frozen=True, tag="requote"):
@@ -217,7 +220,7 @@ class Requote(Fault, frozen=True, tag="requote"):
     In practice: a fast market on an instant-execution account.
     """
 
-    login: int | None = None
+    login: Login | None = None
 
 
 class TradeRefused(Fault, frozen=True, tag="trade_refused"):
@@ -228,8 +231,8 @@ class TradeRefused(Fault, frozen=True, tag="trade_refused"):
     """
 
     retcode: Annotated[int, Meta(ge=10004, le=10045)] = 10006
-    login: int | None = None
-    symbol: str | None = None
+    login: Login | None = None
+    symbol: Text | None = None
 
 
 class MarketClosed(Fault, frozen=True, tag="market_closed"):
@@ -238,7 +241,7 @@ class MarketClosed(Fault, frozen=True, tag="market_closed"):
     In practice: a holiday the calendar does not know.
     """
 
-    symbol: str | None = None
+    symbol: Text | None = None
 
 
 class ClockShift(Fault, frozen=True, tag="clock_shift"):

@@ -37,6 +37,8 @@ _PLACE = re.compile(r"^\$[^\s:`]*|(?<=- at `)\$[^`]*(?=`$)")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _LINE = re.compile(r"\bline (\d+)")
 _HALF = re.compile("[\ud800-\udfff]")
+# A server is managed at a path of the control API that its name is a part of.
+_UNNAMEABLE = re.compile(r"[/\x00-\x1f\x7f-\x9f]|^\.{1,2}$")
 
 
 def load(path: Path, start_ms: int) -> Scenario:
@@ -81,6 +83,8 @@ def faults(scenario: Scenario, start_ms: int) -> Iterator[str]:
     """Yield what is wrong with a scenario that decodes; each begins with its place."""
     for i, server in enumerate(scenario.servers):
         yield from _text_faults(f"$.servers[{i}]", server)
+        if _UNNAMEABLE.search(server.name):
+            yield f"$.servers[{i}].name: has to be a part of a path: no slash, no control character"
         try:
             WallClock(server.clock)
         except ValueError as error:

@@ -98,9 +98,9 @@ class Account(Model, frozen=True):
     """
 
     login: Annotated[int, Meta(ge=1, le=2**63 - 1)]
-    password: str
+    password: Text
     server: str
-    investor_password: str | None = None
+    investor_password: Text | None = None
     name: Text = "Demo Account"
     currency: Literal["USD", "EUR", "GBP", "JPY"] = "USD"
     leverage: Annotated[int, Meta(ge=1, le=10_000)] = 100

@@ -56,6 +56,7 @@ class BrokerLink:
         member: The broker's process.
         address: Where it listens.
         key: What proves that we are its supervisor.
+        timeout_s: How long an answer may take.
 
     Attributes:
         connected: Set while the broker can be asked.
@@ -63,13 +64,20 @@ class BrokerLink:
         on_spent: Called with the id of a fault that has acted.
     """
 
-    def __init__(self, member: Member, address: tuple[str, int], key: str | None) -> None:
+    def __init__(
+        self,
+        member: Member,
+        address: tuple[str, int],
+        key: str | None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> None:
         self.connected = asyncio.Event()
         self.on_connected: Callable[[], Awaitable[None]] = _nothing
         self.on_spent: Callable[[int], None] = _no_one
         self._member = member
         self._address = address
         self._key = key
+        self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -94,7 +102,8 @@ class BrokerLink:
     async def ask(self, make: Callable[[int, str | None], Asking], kind: type[A]) -> A:
         """Send what ``make`` makes of an id and the key, and return the answer.
 
-        Waits a moment for a broker that is just being started again.
+        Waits a moment for a broker that is just being started again. That a fault is on, a broker
+        that is held up says later: this answer has as long as the connection lasts.
 
         Raises:
             BrokerDown: There is no connection, or no answer in time.
@@ -114,11 +123,13 @@ class BrokerLink:
         if self._writer is None:
             raise BrokerDown("is not connected")
         number = next(self._ids)
+        request = make(number, self._key)
+        body = _encode(request)
+        timeout_s = None if isinstance(request, Inject) else self._timeout_s
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-        body = _encode(make(number, self._key))
         self._writer.write(len(body).to_bytes(LENGTH_BYTES, "big") + body)
         try:
-            told = await asyncio.wait_for(answer, _TIMEOUT_S)
+            told = await asyncio.wait_for(answer, timeout_s)
         except TimeoutError:
             raise BrokerDown("did not answer in time") from None
         finally:

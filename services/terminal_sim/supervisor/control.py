@@ -11,6 +11,7 @@ from terminal_sim.supervisor.errors import add_errors, failure
 from terminal_sim.supervisor.fault_book import FaultBook
 from terminal_sim.supervisor.fault_routes import fault_routes
 from terminal_sim.supervisor.fleet import Fleet
+from terminal_sim.supervisor.limits import BodyLimit
 from terminal_sim.supervisor.process_routes import process_routes
 
 _OPEN_PATHS = frozenset(("/health/live",))
@@ -21,6 +22,7 @@ def create_app(fleet: Fleet, book: FaultBook, key: str | None) -> FastAPI:
     app = FastAPI(title="Terminal supervisor", openapi_url=None, docs_url=None, redoc_url=None)
     add_errors(app)
     _add_key(app, key)
+    app.add_middleware(BodyLimit)
 
     @app.get("/health/live")
     async def live() -> dict[str, Any]:

@@ -8,15 +8,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from terminal_sim.faults.injection import brief
 from terminal_sim.supervisor.broker_link import BrokerDown, BrokerRefused
 
 _RETRY_S = 5
 _UNAVAILABLE = 503
 _CODES = {
+    400: "INVALID_PARAMETERS",
     401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
     409: "REFUSED",
+    413: "TOO_LARGE",
     422: "INVALID_PARAMETERS",
     503: "TERMINAL_UNAVAILABLE",
 }
@@ -51,13 +54,18 @@ def failure(
     retry = _RETRY_S if status == _UNAVAILABLE else None
     body = {
         "success": False,
-        "error": sentence,
+        "error": _plain(sentence),
         "code": code or _CODES.get(status, "INTERNAL"),
         "details": details or {},
         "retry_after_s": retry,
         "request_id": uuid4().hex,
     }
     return JSONResponse(body, status, {"Retry-After": str(retry)} if retry else None)
+
+
+def _plain(text: str) -> str:
+    """Return a text that can be sent, whatever somebody gave that it repeats."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def add_errors(app: FastAPI) -> None:
@@ -83,7 +91,7 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        places = [".".join(map(str, fault["loc"])) for fault in error.errors()]
+        places = [brief(_plain(".".join(map(str, each["loc"])))) for each in error.errors()]
         return failure(422, "A parameter is not valid.", {"fields": places})
 
     @app.exception_handler(Exception)

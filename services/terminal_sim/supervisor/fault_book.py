@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 
 from terminal_sim.broker.messages import Done, Inject, Mend
-from terminal_sim.faults.injection import Injection
+from terminal_sim.faults.injection import Injection, brief
 from terminal_sim.faults.kinds import AccountSwitched, BrokerFault, Crash, Fault, TerminalFault
 from terminal_sim.process.wire import Acted, Applied, Begin, Command, End, Ended, Message
 from terminal_sim.scenario.model import Scenario
@@ -23,6 +24,8 @@ from terminal_sim.supervisor.members import TerminalMember
 _LOG = logging.getLogger("terminal_sim.supervisor")
 # A frozen terminal ends its faults when it wakes.
 _MENDED_S = 3.0
+# So many of the largest wait in the pipe of a terminal that is started, for its first client.
+_MOST_AT_ONE = 64
 
 
 Ask = Callable[[Callable[[int, str | None], Inject], type[Done]], Awaitable[Done]]
@@ -30,6 +33,10 @@ Ask = Callable[[Callable[[int, str | None], Inject], type[Done]], Awaitable[Done
 
 class NoSuchTarget(LookupError):
     """There is no such terminal or broker here; the message is one line for a person."""
+
+
+class TooManyFaults(Exception):
+    """So many are on there that no other can begin; the message is one line for a person."""
 
 
 class FaultBook:
@@ -68,15 +75,20 @@ class FaultBook:
 
         Raises:
             NoSuchTarget: There is none.
+            TooManyFaults: One of them has its fill.
             BlockingIOError: A terminal has not read its commands for a long time.
         """
-        entries = [
-            Entry(next(self._ids), self._completed(injection.fault), **target)
-            for target in self.targets(injection)
-        ]
+        targets = self.targets(injection)
+        self._check_room(targets)
+        fault = self._completed(injection.fault)
+        entries = [Entry(next(self._ids), fault, **target) for target in targets]
         for entry in entries:
             self._entries[entry.id] = entry
-            self._begin(entry)
+            try:
+                self._begin(entry)
+            except Exception:
+                del self._entries[entry.id]
+                raise
             if entry.ends is not None:
                 wait_s = max(entry.ends - time.monotonic(), 0.0)
                 asyncio.get_running_loop().call_later(wait_s, self._expire, entry)
@@ -115,6 +127,14 @@ class FaultBook:
             raise NoSuchTarget(f"The broker of {injection.server} is run elsewhere, at {where}.")
         return _chosen("server", injection.server, self._fleet.brokers)
 
+    def _check_room(self, targets: Iterable[dict[str, Any]]) -> None:
+        there = Counter((each.terminal, each.server) for each in self.active())
+        for target in targets:
+            if there[target.get("terminal"), target.get("server")] >= _MOST_AT_ONE:
+                (where,) = target.values()
+                at = f"terminal {where}" if "terminal" in target else f"the broker of {where}"
+                raise TooManyFaults(f"{_MOST_AT_ONE} faults are on at {at}: end some of them.")
+
     def _completed(self, fault: Fault) -> Fault:
         """Add the password that the scenario knows."""
         if not isinstance(fault, AccountSwitched) or fault.password is not None:
@@ -136,6 +156,9 @@ class FaultBook:
         link.on_connected = lambda: self._tell_again(server, link)
 
     def _first_commands(self, number: int) -> list[Command]:
+        # With the process before have ended the faults that it was still to end.
+        for entry in [each for each in self._ending.values() if each.terminal == number]:
+            self._hear(Ended(entry.id))
         mine = (each for each in self.active() if each.terminal == number)
         return [Begin(each.id, each.rest()) for each in mine if not isinstance(each.fault, Crash)]
 
@@ -176,6 +199,9 @@ class FaultBook:
             _LOG.warning("fault %d: the broker of %s %s", entry.id, entry.server, down)
         except BrokerRefused as refused:
             self._hear(Applied(entry.id, f"{refused.reason}: {refused}"))
+        except Exception as problem:  # noqa: BLE001 - the other faults are still to be told
+            _LOG.exception("fault %d: the broker of %s was not told", entry.id, entry.server)
+            self._hear(Applied(entry.id, f"{type(problem).__name__}: {problem}"))
         else:
             self._hear(Applied(entry.id))
 
@@ -191,12 +217,10 @@ class FaultBook:
             entry.ended.set()
 
     def _told_to_end(self, entry: Entry) -> bool:
-        self._ending[entry.id] = entry
-        try:
-            return self._fleet.terminals[entry.terminal or 0].tell(End(entry.id))
-        except BlockingIOError:
-            _LOG.warning("fault %d: terminal %s takes no more commands", entry.id, entry.terminal)
-            return False
+        told = self._fleet.terminals[entry.terminal or 0].tell(End(entry.id))
+        if told:
+            self._ending[entry.id] = entry
+        return told
 
     async def _mend_broker(self, entry: Entry) -> None:
         link = self._fleet.links[entry.server or ""]
@@ -249,4 +273,4 @@ def _chosen(name: str, wanted: object, there: Iterable[Any]) -> list[dict[str, A
     if wanted is None:
         raise NoSuchTarget(f"No {'terminal' if name == 'terminal' else 'broker'} is run here.")
     kind = "terminal" if name == "terminal" else "broker of"
-    raise NoSuchTarget(f"There is no {kind} {wanted} here.")
+    raise NoSuchTarget(f"There is no {kind} {brief(str(wanted))} here.")

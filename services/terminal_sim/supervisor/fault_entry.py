@@ -9,6 +9,9 @@ import msgspec
 
 from terminal_sim.faults.kinds import Fault
 
+# What ends at this very moment is told to end at once: no fault lasts less than no time.
+_SHORTEST_S = 0.001
+
 
 @dataclass(eq=False)
 class Entry:
@@ -58,5 +61,6 @@ class Entry:
         if fault.times is not None:
             fault = msgspec.structs.replace(fault, times=fault.times - self.acted)
         if self.ends is not None:
-            fault = msgspec.structs.replace(fault, seconds=self.ends - time.monotonic())
+            left_s = max(self.ends - time.monotonic(), _SHORTEST_S)
+            fault = msgspec.structs.replace(fault, seconds=left_s)
         return fault

@@ -10,7 +10,7 @@ from terminal_sim.faults.catalogue import descriptions
 from terminal_sim.faults.injection import FaultRefused, parameters, read
 from terminal_sim.process.wire import iso
 from terminal_sim.supervisor.errors import ControlError
-from terminal_sim.supervisor.fault_book import FaultBook, NoSuchTarget
+from terminal_sim.supervisor.fault_book import FaultBook, NoSuchTarget, TooManyFaults
 from terminal_sim.supervisor.fault_entry import Entry
 
 # How long an answer waits for terminals to say that a fault is on; a frozen one says so later.
@@ -29,14 +29,7 @@ def fault_routes(book: FaultBook) -> APIRouter:
 
     @router.post("/faults", status_code=201)
     async def begin(asked: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        try:
-            entries = book.inject(read(asked))
-        except FaultRefused as refused:
-            raise ControlError(422, f"{refused}.") from None
-        except NoSuchTarget as nowhere:
-            raise ControlError(404, str(nowhere)) from None
-        except BlockingIOError:
-            raise ControlError(503, "The terminal takes no more commands; restart it.") from None
+        entries = _begun(book, asked)
         await _applied(entries)
         errors = [entry.error for entry in entries if entry.error]
         if len(errors) == len(entries):
@@ -54,6 +47,19 @@ def fault_routes(book: FaultBook) -> APIRouter:
         return {"success": True, "mended": 1}
 
     return router
+
+
+def _begun(book: FaultBook, asked: dict[str, Any]) -> list[Entry]:
+    try:
+        return book.inject(read(asked))
+    except FaultRefused as refused:
+        raise ControlError(422, f"{refused}.") from None
+    except NoSuchTarget as nowhere:
+        raise ControlError(404, str(nowhere)) from None
+    except TooManyFaults as full:
+        raise ControlError(409, str(full)) from None
+    except BlockingIOError:
+        raise ControlError(503, "The terminal takes no more commands; restart it.") from None
 
 
 async def _applied(entries: list[Entry]) -> None:

@@ -75,7 +75,6 @@ class Member:
         self._starting = starting
         self._grace_s = grace_s
         self._process: ForkServerProcess | None = None
-        self._pipe: Connection | None = None
         self._ended = asyncio.Event()
         self._ended_once = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -151,6 +150,9 @@ class Member:
         """Start a process, in another thread."""
         raise NotImplementedError
 
+    def _unplug(self) -> None:
+        """Write nothing more to the pipe: its process has ended, or there is none."""
+
     def _hear(self, message: Message) -> None:
         """Take what the process tells besides its log."""
 
@@ -161,13 +163,12 @@ class Member:
         async with self._starting.lock:
             if self._stopping:
                 return
-            pipe, theirs = self._pipes()
             # From now on what it is told waits for it in the pipe.
-            self._pipe = pipe
+            pipe, theirs = self._pipes()
             try:
                 process = await asyncio.to_thread(self._launch, theirs)
             except OSError:
-                self._pipe = None
+                self._unplug()
                 pipe.close()
                 raise
             finally:
@@ -179,7 +180,8 @@ class Member:
         await self._ended.wait()
         loop.remove_reader(process.sentinel)
         loop.remove_reader(pipe.fileno())
-        self._process = self._pipe = None
+        self._process = None
+        self._unplug()
         # Its last words count: a fault that made it crash has told how often it has acted.
         while self._read(pipe):
             pass

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from terminal_sim.broker.process import BrokerSettings
 from terminal_sim.broker.process import run as run_broker
-from terminal_sim.process.wire import Command, Message, encode
+from terminal_sim.process.wire import Command, Message
 from terminal_sim.supervisor.member import Member, Starting
+from terminal_sim.supervisor.outbox import Outbox
 from terminal_sim.terminal.board import SharedBoard
 from terminal_sim.terminal.process import Settings
 from terminal_sim.terminal.process import run as run_terminal
@@ -40,30 +41,38 @@ class TerminalMember(Member):
         self.board = SharedBoard(starting.context)
         self.on_start: Callable[[], list[Command]] = list
         self.on_message: Callable[[Message], None] = _ignore
+        self._outbox: Outbox | None = None
 
     def tell(self, command: Command) -> bool:
-        """Send a command, unless there is no process; return whether it was sent.
+        """Send a command, unless there is no process; return whether it is on its way.
 
         Raises:
             BlockingIOError: The terminal has not read its commands for a long time.
         """
-        if self._pipe is None:
+        if self._outbox is None:
             return False
-        try:
-            self._pipe.send_bytes(encode(command))
-        except BlockingIOError:
-            raise
-        except OSError:  # it has just ended: its successor is told by on_start
-            return False
+        self._outbox.put(command)
         return True
 
     def _pipes(self) -> tuple[Connection, Connection]:
         self.board.clear()
         ours, theirs = self._starting.context.Pipe()
         os.set_blocking(ours.fileno(), False)
-        for command in self.on_start():
-            ours.send_bytes(encode(command))
+        self._outbox = Outbox(ours)
+        try:
+            for command in self.on_start():
+                self._outbox.put(command)
+        except BaseException:
+            self._unplug()
+            ours.close()
+            theirs.close()
+            raise
         return ours, theirs
+
+    def _unplug(self) -> None:
+        if self._outbox:
+            self._outbox.close()
+        self._outbox = None
 
     def _launch(self, pipe: Connection) -> ForkServerProcess:
         process = self._starting.context.Process(

@@ -12,6 +12,7 @@ from terminal_sim.process.wire import iso
 By = Literal["client", "mobile", "web"]
 Price = Annotated[float, Field(ge=0, le=1e9)]
 Volume = Annotated[float, Field(gt=0, le=1e6)]
+Symbol = Annotated[str, Field(max_length=31)]
 Comment = Annotated[str, Field(max_length=31)]
 PENDING = ("buy_limit", "sell_limit", "buy_stop", "sell_stop")
 
@@ -19,7 +20,7 @@ PENDING = ("buy_limit", "sell_limit", "buy_stop", "sell_stop")
 class Body(BaseModel):
     """What somebody wants; unknown fields and numbers that are none are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
     by: By = "client"
 
@@ -32,7 +33,7 @@ class Body(BaseModel):
 class Opening(Body):
     """A position at the market's price."""
 
-    symbol: str
+    symbol: Symbol
     type: Literal["buy", "sell"]
     volume: Volume
     sl: Price = 0.0
@@ -55,7 +56,7 @@ class Opening(Body):
 class Placing(Body):
     """A pending order."""
 
-    symbol: str
+    symbol: Symbol
     type: Literal["buy_limit", "sell_limit", "buy_stop", "sell_stop"]
     volume: Volume
     price: Price

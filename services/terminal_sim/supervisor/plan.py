@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from terminal_sim.scenario.planned import PlannedFault
-from terminal_sim.supervisor.fault_book import FaultBook, NoSuchTarget
+from terminal_sim.supervisor.fault_book import FaultBook, NoSuchTarget, TooManyFaults
 
 _LOG = logging.getLogger("terminal_sim.supervisor")
 
@@ -21,5 +21,7 @@ def _begin(book: FaultBook, planned: PlannedFault) -> None:
         book.inject(planned.injection)
     except NoSuchTarget as nowhere:  # a container with terminals alone, or brokers alone
         _LOG.info("a planned fault is left out: %s", nowhere)
+    except TooManyFaults as full:
+        _LOG.warning("a planned fault is left out: %s", full)
     except BlockingIOError:
         _LOG.warning("a planned fault is left out: the terminal takes no more commands")

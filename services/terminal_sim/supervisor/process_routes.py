@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from terminal_sim.faults.injection import brief
 from terminal_sim.process.wire import iso
 from terminal_sim.supervisor.broker_link import BrokerLink
 from terminal_sim.supervisor.errors import ControlError
@@ -83,14 +84,16 @@ def broker_here(fleet: Fleet, server: str) -> BrokerMember:
     member = fleet.brokers.get(server)
     if member is None:
         known = ", ".join(fleet.brokers) or "none"
-        raise ControlError(404, f"No broker of {server!r} is run here; there is {known}.")
+        raise ControlError(
+            404, f"No broker of {brief(repr(server))} is run here; there is {known}."
+        )
     return member
 
 
 def _numbered(fleet: Fleet, number: int) -> TerminalMember:
     member = fleet.terminals.get(number)
     if member is None:
-        raise ControlError(404, f"There is no terminal {number}.")
+        raise ControlError(404, f"There is no terminal {brief(str(number))}.")
     return member
 
 

@@ -144,7 +144,8 @@ class Commands:
             reason = f"{type(problem).__name__}: {problem}"
             self._tell(Applied(command.fault_id, reason))
             return
-        self._tell(Applied(command.fault_id))
+        if not isinstance(episode, Switching):
+            self._tell(Applied(command.fault_id))
         if episode:
             # Not before: a frozen terminal has no answer.
             self._episodes[command.fault_id] = episode
@@ -159,12 +160,22 @@ class Commands:
         if isinstance(fault, MemoryGrowth):
             return Growing(fault, acted)
         if isinstance(fault, AccountSwitched):
-            return Switching(fault, acted, self._terminal.switch_account)
+            return Switching(fault, acted, partial(self._switch, fault_id))
         if isinstance(fault, UnstableLink):
             self._weather.begin(fault_id, fault)
         else:
             self._terminal.inject(fault_id, fault)
         return None
+
+    def _switch(self, fault_id: int, fault: AccountSwitched) -> None:
+        """Switch the account, then say so: what logs in after that stays logged in."""
+        reason = None
+        try:
+            self._terminal.switch_account(fault)
+        except Exception as problem:  # noqa: BLE001 - the supervisor is told
+            _LOG.exception("fault %d: the account could not be switched", fault_id)
+            reason = f"{type(problem).__name__}: {problem}"
+        self._tell(Applied(fault_id, reason))
 
     def _tell(self, message: Message) -> None:
         try:

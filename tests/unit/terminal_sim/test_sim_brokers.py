@@ -151,6 +151,16 @@ def test_pending_orders_and_money(ready: Ready, control: httpx.Client) -> None:
         ("POST", f"{ACCOUNT}/positions", {**OPENING, "volume": -1}, 422, "INVALID_PARAMETERS"),
         ("POST", f"{ACCOUNT}/positions", {**OPENING, "by": "fax"}, 422, "INVALID_PARAMETERS"),
         ("POST", f"{ACCOUNT}/deposits", {"amount": "x"}, 422, "INVALID_PARAMETERS"),
+        ("POST", f"{ACCOUNT}/deposits", {"amount": "12"}, 422, "INVALID_PARAMETERS"),
+        ("POST", f"{ACCOUNT}/deposits", {"amount": True}, 422, "INVALID_PARAMETERS"),
+        ("POST", f"{ACCOUNT}/positions", {**OPENING, "volume": "1"}, 422, "INVALID_PARAMETERS"),
+        (
+            "POST",
+            f"{ACCOUNT}/positions",
+            {**OPENING, "symbol": "E" * 32},
+            422,
+            "INVALID_PARAMETERS",
+        ),
         ("POST", "/brokers/None/restart", None, 404, "NOT_FOUND"),
         ("POST", "/faults", {"name": "crash", "terminal": 9}, 404, "NOT_FOUND"),
         ("POST", "/faults", {"name": "requote", "server": "None"}, 404, "NOT_FOUND"),
@@ -165,6 +175,22 @@ def test_errors_say_what_is_wrong(
     answer = control.request(method, path, json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.json()["success"] is False
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b'"symbol":"\\ud800"',
+        b'"symbol":"EURUSD","\\ud800":1',
+        b'"symbol":"EURUSD","' + b"k" * 60_000 + b'":1',
+    ],
+)
+def test_texts_nobody_can_send_are_refused(control: httpx.Client, strange: bytes) -> None:
+    content = b'{"type":"buy","volume":1,' + strange + b"}"
+    headers = {"Content-Type": "application/json"}
+    answer = control.post(f"{ACCOUNT}/positions", content=content, headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert len(answer.text) < 1000
 
 
 @pytest.mark.parametrize(

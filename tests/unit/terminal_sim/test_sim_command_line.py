@@ -1,8 +1,10 @@
 """The commands, as somebody types them."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -103,6 +105,14 @@ def test_breaking_listing_and_mending(at: Shell) -> None:
         (("mend", "1", "--all"), "--all"),
         (("open", "EURUSD", "buy", "much", "--account", "1"), "volume"),
         (("open", "EURUSD", "buy", "1"), "--account"),
+        (("open", "EURUSD", "buy", "nan", "--account", "1"), "not a finite number"),
+        (("open", "EURUSD", "buy", "1e400", "--account", "1"), "not a finite number"),
+        (("open", "EURUSD", "buy", "1", "--sl", "inf", "--account", "1"), "not a finite number"),
+        (("deposit", "nan", "--account", "1"), "not a finite number"),
+        (("close", "1", "--account", "1", "--volume", "nan"), "not a finite number"),
+        (("open", "\udcff", "buy", "1", "--account", "1", "--server", "A"), "not valid Unicode"),
+        (("account", "1", "--server", "\udcff"), "not valid Unicode"),
+        (("fault", "market_closed", "symbol=\udcff"), "valid Unicode"),
         (("nonsense",), "nonsense"),
     ],
 )
@@ -110,6 +120,37 @@ def test_what_is_not_understood_is_said_in_one_line(
     shell: Shell, words: tuple[str, ...], reason: str
 ) -> None:
     assert reason in shell.fails(*words, code=2)
+
+
+def test_a_password_can_stay_in_a_file(at: Shell, ready: Ready, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("Demo-1001-main\n")
+    said = at(
+        *("fault", "account_switched", "--terminal", "1"),
+        *("login=" + LOGIN, "password=@" + str(tmp_path / "password")),
+    )
+    assert (at.code, "password=***" in said) == (0, True), at.complained
+    headers = {"X-Supervisor-Key": KEY}
+    with httpx.Client(base_url=ready.control_url, headers=headers) as control:
+        # The answer to the fault came after the switch.
+        state = control.get("/terminals").json()["terminals"][0]
+        assert str(state["logged_in"]) == LOGIN
+    assert "No such file" in at.fails("fault", "account_switched", "login=1", "password=@/none")
+
+
+def test_what_is_no_supervisor_is_called_so(shell: Shell) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert "is not a terminal supervisor" in shell.fails("faults", "--url", url)
 
 
 def test_who_cannot_be_asked(shell: Shell, ready: Ready, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What faults there are, how they are asked for, and what is refused: without any process."""
 
 from pathlib import Path
+from select import PIPE_BUF
 from typing import Any, get_args
 
 import msgspec
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terminal_sim
+from terminal_sim.catalogue import catalogue
 from terminal_sim.faults.active import ActiveFaults
 from terminal_sim.faults.catalogue import descriptions, markdown
 from terminal_sim.faults.injection import BROKER_KINDS, TERMINAL_KINDS, FaultRefused, read
@@ -21,6 +23,7 @@ from terminal_sim.faults.kinds import (
     Requote,
     TerminalFault,
 )
+from terminal_sim.process.wire import Begin, encode
 
 KINDS = {**TERMINAL_KINDS, **BROKER_KINDS}
 
@@ -74,6 +77,22 @@ def test_where_a_fault_is_wanted() -> None:
         ({"name": "clock_shift", "by_s": 90}, "multiple of 60"),
         ({"name": "account_switched", "login": 1, "seconds": 3}, "happens once, not seconds"),
         ({"name": "ipc_error", "code": -7}, "code: invalid enum value -7"),
+        ({"name": "login_rejected", "login": 10**30}, "login: expected int <= 922337203685"),
+        ({"name": "account_switched", "login": 2**63}, "login: expected int <= 922337203685"),
+        ({"name": "requote", "login": 0}, "login: expected int >= 1"),
+        ({"name": "requote", "times": 10**30}, "times: expected int <= 1000000000"),
+        ({"name": "login_rate_limit", "count": 2**64}, "count: expected int <= 1000000000"),
+        ({"name": "latency", "ms": 10**400}, "ms: number out of range"),
+        ({"name": "latency", "ms": 1, "functions": ["login"] * 33}, "array of length <= 32"),
+        ({"name": "trade_refused", "symbol": "E" * 300_000}, "symbol: expected str of length"),
+        ({"name": "account_switched", "login": 1, "password": "p" * 65}, "password: expected str"),
+        ({"name": "market_closed", "symbol": "NOSUCH"}, "no symbol is named 'NOSUCH'"),
+        ({"name": "trade_refused", "symbol": "\ud800"}, "surrogate"),
+        ({"name": "account_switched", "login": 1, "password": "\udfff"}, "surrogate"),
+        ({"name": "requote", "server": "\ud800"}, "surrogate"),
+        ({"name": "latency", "ms": 1, "\ud800": 1}, "surrogate"),
+        ({"name": "latency", "ms": 1, "functions": ["\ud800"]}, "surrogate"),
+        ({"name": "\ud800"}, "surrogate"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(asked: dict[str, Any], reason: str) -> None:
@@ -83,8 +102,20 @@ def test_what_makes_no_sense_is_refused_with_the_reason(asked: dict[str, Any], r
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("asked", [{"name": "x" * 10**6}, {"name": "crash", "x" * 10**6: 1}])
+def test_what_somebody_gave_is_repeated_in_part(asked: dict[str, Any]) -> None:
+    with pytest.raises(FaultRefused, match="xxx…") as refused:
+        read(asked)
+    assert len(str(refused.value)) < 1000
+
+
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=8)
+    | st.sampled_from(["\ud800", "EURUSD", 10**30, 10**400]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=5,
 )
@@ -104,6 +135,17 @@ def test_whatever_is_asked_for_is_a_fault_or_refused(name: str, rest: dict[str, 
         return
     again = msgspec.json.decode(msgspec.json.encode(injection.fault), type=type(injection.fault))
     assert again == injection.fault
+    msgspec.msgpack.encode(injection.fault)
+
+
+def test_the_largest_command_is_written_whole_or_not_at_all() -> None:
+    longest = max(catalogue().functions, key=len)
+    largest = Latency(ms=1 / 3, spread_ms=1 / 3, functions=(longest,) * 32)
+    assert read({"name": "latency", **msgspec.structs.asdict(largest)}).fault == largest
+    secret = "\0" * 64
+    switched = AccountSwitched(login=2**63 - 1, server=secret, password=secret)
+    commands = Begin(2**63 - 1, largest), Begin(2**63 - 1, switched)
+    assert max(len(encode(each)) for each in commands) < PIPE_BUF
 
 
 def test_a_password_is_not_shown() -> None:

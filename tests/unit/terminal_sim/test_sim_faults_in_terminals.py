@@ -209,6 +209,7 @@ class Patient:
     def __init__(self) -> None:
         self.begun: dict[int, TerminalFault] = {}
         self.switched: list[AccountSwitched] = []
+        self.may_switch = serving()
 
     def inject(self, fault_id: int, fault: TerminalFault) -> None:
         if isinstance(fault, Latency) and fault.ms == 13:
@@ -222,6 +223,9 @@ class Patient:
             self.begun.pop(fault_id, None)
 
     def switch_account(self, fault: AccountSwitched) -> None:
+        assert self.may_switch.wait(30)
+        if fault.login == 13:
+            raise ValueError("unlucky")
         self.switched.append(fault)
 
 
@@ -291,6 +295,25 @@ def test_an_account_is_switched_in_its_own_thread_and_counted(supervised: Superv
     assert supervised.heard() == Applied(3)
     assert supervised.heard() == Acted(3)
     assert [each.login for each in supervised.patient.switched] == [9]
+
+
+def test_a_switch_is_confirmed_when_it_has_been_made(supervised: Supervised) -> None:
+    supervised.patient.may_switch.clear()
+    supervised.commands.start()
+    supervised.tell(Begin(3, AccountSwitched(login=9)))
+    supervised.tell(Begin(4, Latency(ms=1)))
+    assert supervised.heard() == Applied(4)
+    assert running("fault-3")
+    assert not supervised.patient.switched
+    supervised.patient.may_switch.set()
+    assert supervised.heard() == Applied(3)
+    assert [each.login for each in supervised.patient.switched] == [9]
+
+
+def test_a_switch_that_fails_is_told(supervised: Supervised) -> None:
+    supervised.commands.start()
+    supervised.tell(Begin(3, AccountSwitched(login=13)))
+    assert supervised.heard() == Applied(3, "ValueError: unlucky")
 
 
 def test_a_freeze_is_answered_before_it_begins_and_ends_when_mended(

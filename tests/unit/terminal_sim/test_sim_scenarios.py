@@ -49,6 +49,19 @@ BAD = {
     "hold_s: must be less": SERVER
     + ACCOUNT
     + 'robot = { symbol = "EURUSD", volume = 1, starts_at = "-1d", period_s = 5, hold_s = 5 }',
+    "$.servers[0].name: has to be a part of a path": (SERVER + ACCOUNT).replace('"S"', '"A/B"'),
+    "line 2: $.servers[0].name: has": (SERVER + ACCOUNT).replace('"S"', '"A\\u0007"'),
+    "line 2: $.servers[0].name: has to be": (SERVER + ACCOUNT).replace('"S"', '".."'),
+    "line 7: login_rejected: login: expected int <=": SERVER
+    + ACCOUNT
+    + f'[[faults]]\nname = "login_rejected"\nlogin = {10**30}\n',
+    "line 7: requote: times: expected int <=": SERVER
+    + ACCOUNT
+    + f'[[faults]]\nname = "requote"\ntimes = {10**30}\n',
+    "line 7: market_closed: symbol: no symbol is named 'NOSUCH'": SERVER
+    + ACCOUNT
+    + '[[faults]]\nname = "market_closed"\nsymbol = "NOSUCH"\n',
+    "$.accounts[0].password": SERVER + ACCOUNT.replace("secret-1", "p" * 65),
     "two positions of EURUSD": SERVER
     + ACCOUNT
     + f'margin_mode = "netting"\npositions = [{POSITION}, {POSITION}]',
@@ -74,6 +87,11 @@ def test_a_bad_scenario_is_refused_with_file_and_reason(
         ("a.json", "[" * 100_000, ""),
         ("a.yaml", "", "ends in .toml or .json"),
         ("a.json", "[]", "Expected `object`"),
+        (
+            "a.json",
+            '{"faults": [\n{"name": "trade_refused", "symbol": "\\ud800"}]}',
+            "line 2: a fault has texts of valid Unicode",
+        ),
     ],
 )
 def test_other_files_are_refused(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,43 @@ def test_errors_have_one_shape(
     assert {"error", "details", "retry_after_s", "request_id"} <= set(body)
 
 
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b'{"name":' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400, "INVALID_PARAMETERS"),
+        (b"x" * 65_537, 413, "TOO_LARGE"),
+        (b'{"name":"' + b"x" * 10_000_000 + b'"}', 413, "TOO_LARGE"),
+        (b'{"name":"' + b"x" * 65_000 + b'"}', 422, "INVALID_PARAMETERS"),
+        (b'{"name":"crash","' + b"x" * 65_000 + b'":1}', 422, "INVALID_PARAMETERS"),
+        (b'{"name":"trade_refused","symbol":"\\ud800"}', 422, "INVALID_PARAMETERS"),
+        (b'{"name":"\\ud800"}', 422, "INVALID_PARAMETERS"),
+        (b'{"name":"crash","\\ud800":1}', 422, "INVALID_PARAMETERS"),
+        (b'{"name":"login_rejected","login":1' + b"0" * 30 + b"}", 422, "INVALID_PARAMETERS"),
+        (b'{"name":"crash","terminal":1' + b"0" * 3000 + b"}", 404, "NOT_FOUND"),
+        (b"\xff\xfe", 422, "INVALID_PARAMETERS"),
+    ],
+    ids=lambda each: str(each)[:20],
+)
+def test_no_body_is_too_strange_for_an_answer(
+    control: httpx.Client, content: bytes, status: int, code: str
+) -> None:
+    for parts in (content, iter([content[:100], content[100:]])):
+        headers = {"Content-Type": "application/json"}
+        answer = control.post("/faults", content=parts, headers=headers)
+        body = answer.json()
+        assert (answer.status_code, body["success"], body["code"]) == (status, False, code)
+        assert len(answer.text) < 1000
+    assert control.get("/faults").json()["active"] == []
+
+
+def test_a_body_of_the_greatest_length_is_taken(control: httpx.Client) -> None:
+    content = b'{"name":"latency","ms":1,"terminal":1}'.ljust(65_536)
+    headers = {"Content-Type": "application/json"}
+    answer = control.post("/faults", content=content, headers=headers)
+    assert answer.status_code == 201, answer.text
+    assert control.delete("/faults").json()["mended"] == 1
+
+
 @pytest.mark.parametrize("key", [None, "", "wrong", "schlüssel".encode()])
 def test_without_the_key_only_liveness_is_told(ready: Ready, key: str | bytes | None) -> None:
     headers: dict[str, Any] = {} if key is None else {"X-Supervisor-Key": key}
@@ -216,6 +254,49 @@ def test_a_stopped_terminal_is_ended_by_force() -> None:
         os.kill(pid, signal.SIGSTOP)
         os.kill(ready.pid, signal.SIGTERM)
         until(lambda: ended(pid) and ended(ready.pid))
+
+
+def test_faults_of_a_stopped_terminal_end_when_it_goes_on() -> None:
+    with running() as ready, httpx.Client(base_url=ready.control_url, timeout=30) as control:
+        pid = terminal(control, 1)["pid"]
+        with connected(ready, 1) as connection:
+            assert connection.eval("mt5.initialize()")
+            assert connection.eval(LOGIN)
+            names = ["copy_ticks_range", "copy_rates_range"] * 16
+            fault = {"name": "ipc_error", "functions": names}
+            os.kill(pid, signal.SIGSTOP)
+
+            def begin(_number: int) -> int:
+                return httpx.post(ready.control_url + "/faults", json=fault, timeout=60).status_code
+
+            # The second time the terminal's pipe is full.
+            for _ in range(2):
+                with ThreadPoolExecutor(66) as pool:
+                    statuses = list(pool.map(begin, range(66)))
+                assert statuses.count(201) == 64
+                assert statuses.count(409) == 2
+                assert control.delete("/faults").json()["mended"] == 64
+            os.kill(pid, signal.SIGCONT)
+            # What is begun after all that has been ended is told after it.
+            assert control.post("/faults", json={"name": "slow_login"}).status_code == 201
+            until(lambda: control.get("/faults").json()["active"][0]["applied"])
+            asked = "mt5.copy_rates_range('EURUSD', 1, 1790000000, 1790000600)"
+            assert connection.eval(f"{asked} is not None")
+            assert control.delete("/faults").json()["mended"] == 1
+        assert control.get("/faults").json()["active"] == []
+
+
+def test_a_terminal_with_all_the_faults_it_may_have_starts_again() -> None:
+    names = ["copy_ticks_range"] * 32
+    with running() as ready, httpx.Client(base_url=ready.control_url, timeout=30) as control:
+        for _ in range(64):
+            wanted = {"name": "ipc_error", "functions": names}
+            assert control.post("/faults", json=wanted).status_code == 201
+        assert control.post("/terminals/1/restart").status_code == 200
+        with connected(ready, 1) as connection:
+            assert connection.eval("mt5.initialize()")
+            assert connection.eval("mt5.copy_ticks_range('EURUSD', 1, 2, -1) is None")
+        until(lambda: all(each["applied"] for each in control.get("/faults").json()["active"]))
 
 
 def serve(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -17,7 +17,8 @@ def add_account_commands(app: typer.Typer) -> None:
     app.command("account")(show)
     app.command("open")(open_position)
     app.command("close")(close_position)
-    app.command("deposit")(deposit)
+    # A negative number is no unknown option.
+    app.command("deposit", context_settings={"ignore_unknown_options": True})(deposit)
 
 
 def show(
@@ -79,9 +80,7 @@ def close_position(  # noqa: PLR0913, PLR0917 - a command line's options
 
 
 def deposit(
-    amount: Annotated[
-        float, typer.Argument(help="Paid out when negative (after --).", callback=finite)
-    ],
+    amount: Annotated[float, typer.Argument(help="Paid out when negative.", callback=finite)],
     account: Account,
     server: Server = None,
     url: Url = DEFAULT_URL,
@@ -89,7 +88,14 @@ def deposit(
 ) -> None:
     """Pay money in, or out."""
     on = _on(Control(url, key_file), account, server)
-    _told(on.ask("POST", "deposits", json={"amount": amount}))
+    done = on.ask("POST", "deposits", json={"amount": amount})
+    way = "in" if amount > 0 else "out"
+    typer.echo(
+        f"{done['retcode']} {done['comment']}: deal {done['deal']}, {abs(amount):.2f} paid {way}"
+    )
+    # Said after that: should this look fail, the money has been moved all the same.
+    seen = on.ask("GET")["account"]
+    typer.echo(f"balance {seen['balance']:.2f} {seen['currency']}")
 
 
 class _Account:
@@ -110,12 +116,14 @@ def _on(control: Control, login: int, server: str | None) -> _Account:
     if server is not None:
         return _Account(control, server, login)
     brokers = control.ask("GET", "brokers")["brokers"]
-    holding = [each["server"] for each in brokers if login in each.get("accounts", ())]
+    holding = [each["server"] for each in brokers if login in (each.get("accounts") or ())]
     if len(holding) == 1:
         return _Account(control, holding[0], login)
     if holding:
         raise Complaint(f"several servers have an account {login}: give --server", USAGE)
-    raise Complaint(f"no broker run at {control.url} has an account {login}")
+    away = ", ".join(each["server"] for each in brokers if each["state"] == "elsewhere")
+    said = f"no broker run at {control.url} has an account {login}"
+    raise Complaint(f"{said}; run elsewhere, with a supervisor there: {away}" if away else said)
 
 
 def _told(result: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from terminal_sim.cli.accounts import add_account_commands
 from terminal_sim.cli.control import Complaint
 from terminal_sim.cli.faults import add_fault_commands
 from terminal_sim.cli.looks import add_look_commands
+from terminal_sim.cli.processes import add_process_commands
 from terminal_sim.cli.serving import add_serve
 
 _USAGE = 2
@@ -28,7 +29,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _say(str(complaint))
         return complaint.exit_code
     except TyperException as misused:
-        _say(misused.format_message())
+        if said := misused.format_message():  # without a command, help has been printed instead
+            _say(said)
         return _USAGE
     except typer.Abort:
         return _INTERRUPTED
@@ -47,6 +49,7 @@ def _app() -> typer.Typer:
     )
     add_serve(app)
     add_look_commands(app)
+    add_process_commands(app)
     add_fault_commands(app)
     add_account_commands(app)
     return app

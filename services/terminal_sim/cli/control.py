@@ -70,10 +70,11 @@ class Control:
         if not isinstance(body, dict):
             raise Complaint(f"{self.url} is not a terminal supervisor")
         if answer.status_code == httpx.codes.UNAUTHORIZED:
+            if self._headers:
+                raise Complaint(f"{self.url} has another key: the one given is wrong")
             raise Complaint(f"{self.url} wants its key: give --key-file or TERMINAL_SIM_KEY_FILE")
         if not answer.is_success:
-            places = ", ".join(body.get("details", {}).get("fields", ()))
-            raise Complaint(f"{body.get('error', answer.reason_phrase)} {places}".strip())
+            raise Complaint(_failure(body, answer.reason_phrase))
         return body
 
     def _answer(
@@ -89,6 +90,15 @@ class Control:
             ) from None
         except UnicodeEncodeError:
             raise Complaint("what was typed is not valid Unicode", USAGE) from None
+
+
+def _failure(body: dict[str, Any], otherwise: str) -> str:
+    """Return the sentence of a failure, with the fields and reasons that it does not name."""
+    said = str(body.get("error", otherwise))
+    details = body.get("details") or {}
+    reasons = {each["field"]: f": {each['reason']}" for each in details.get("reasons", ())}
+    fields = [each for each in details.get("fields", ()) if each not in said]
+    return f"{said} {', '.join(each + reasons.get(each, '') for each in fields)}".strip()
 
 
 def finite(value: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """``fault``, ``faults`` and ``mend``."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from terminal_sim.cli.control import DEFAULT_URL, USAGE, Complaint, Control, KeyFile, Url, secret
 from terminal_sim.faults.catalogue import Description, descriptions, markdown, shown
-from terminal_sim.faults.injection import FaultRefused, Injection, read
+from terminal_sim.faults.injection import FaultRefused, Injection, optional, read
 
 
 def add_fault_commands(app: typer.Typer) -> None:
@@ -40,13 +41,17 @@ def fault(  # noqa: PLR0913 - a command line's options
     if name is None:
         _print_catalogue()
         return
-    asked: dict[str, Any] = dict(map(_parameter, parameters or ()))
+    takes_none = optional(name)
+    asked: dict[str, Any] = dict(_parameter(text, takes_none) for text in parameters or ())
     asked |= {"name": name}
     asked |= {"terminal": terminal} if terminal is not None else {}
     asked |= {"server": server} if server is not None else {}
     body = Control(url, key_file).ask("POST", "faults", json=_request(asked))
     for begun in body["faults"]:
         _print_active(begun)
+    if failed := [each for each in body["faults"] if each["error"]]:
+        said = "; ".join(f"{_where(each)}: {each['error']}" for each in failed)
+        raise Complaint(f"{name} could not begin on {said}")
 
 
 def faults(url: Url = DEFAULT_URL, key_file: KeyFile = None) -> None:
@@ -72,7 +77,7 @@ def mend(
     typer.echo(f"mended: {Control(url, key_file).ask('DELETE', *path)['mended']}")
 
 
-def _parameter(text: str) -> tuple[str, Any]:
+def _parameter(text: str, takes_none: Collection[str]) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise Complaint(f"a parameter is NAME=VALUE, as in ms=200, not {text!r}", USAGE)
@@ -80,7 +85,7 @@ def _parameter(text: str) -> tuple[str, Any]:
         return name, [each for each in value.split(",") if each]
     if name == "password" and value.startswith("@"):
         return name, secret(Path(value[1:]))
-    return name, None if value == "none" else value
+    return name, None if value == "none" and name in takes_none else value
 
 
 def _request(asked: dict[str, Any]) -> dict[str, Any]:
@@ -96,15 +101,18 @@ def _request(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_active(active: dict[str, Any]) -> None:
-    where = f"terminal {active['terminal']}" if "terminal" in active else active["server"]
     given = " ".join(
         f"{name}={shown(value)}"
         for name, value in active["parameters"].items()
         if value is not None and value != []
     )
     state = active["error"] or ("" if active["applied"] else "not yet told")
-    said = f"{active['id']:>4}  {active['name']} {given}  on {where}, acted {active['acted']} times"
-    typer.echo(f"{said}  {state}".rstrip())
+    said = f"{active['id']:>4}  {active['name']} {given}  on {_where(active)}"
+    typer.echo(f"{said}, acted {active['acted']} times  {state}".rstrip())
+
+
+def _where(active: dict[str, Any]) -> str:
+    return f"terminal {active['terminal']}" if "terminal" in active else str(active["server"])
 
 
 def _print_catalogue() -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from terminal_sim.cli.control import DEFAULT_URL, Complaint, Control, KeyFile, Url
 
 _SERVING = frozenset(("running", "draining"))
+_ELSEWHERE = "elsewhere"
 _AT_ONCE = 16
 
 
@@ -30,10 +31,7 @@ def status(url: Url = DEFAULT_URL, key_file: KeyFile = None) -> None:
     brokers = control.ask("GET", "brokers")["brokers"]
     terminals = control.ask("GET", "terminals")["terminals"]
     faults = control.ask("GET", "faults")["active"]
-    brokers = [
-        row | {"address": f"{row['host']}:{row['port']}", "accounts": len(row["accounts"] or ())}
-        for row in brokers
-    ]
+    brokers = [row | _broker_cells(row) for row in brokers]
     for title, names, rows in (
         ("brokers", "server address state accounts pid memory restarts", brokers),
         ("terminals", "n port state logged_in in_login_until pid memory restarts", terminals),
@@ -74,11 +72,27 @@ def health(
         ill += [f"terminal {n} does not answer" for n in found]
     if ill:
         raise Complaint("; ".join(ill))
-    typer.echo(f"{len(brokers)} brokers and {len(terminals)} terminals serve")
+    here = [each for each in brokers if each["state"] != _ELSEWHERE]
+    said = f"{_count(len(here), 'broker')} and {_count(len(terminals), 'terminal')} serve"
+    away = len(brokers) - len(here)
+    typer.echo(f"{said}; {_count(away, 'broker')} run elsewhere" if away else said)
 
 
 def _well(process: dict[str, Any]) -> bool:
-    return process["state"] in _SERVING or process["state"] == "elsewhere"
+    return process["state"] in _SERVING or process["state"] == _ELSEWHERE
+
+
+def _broker_cells(broker: dict[str, Any]) -> dict[str, Any]:
+    # What a broker elsewhere has, only its own supervisor knows.
+    known = broker["state"] != _ELSEWHERE
+    return {
+        "address": f"{broker['host']}:{broker['port']}",
+        "accounts": len(broker.get("accounts") or ()) if known else None,
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _in_login(terminal: dict[str, Any]) -> bool:

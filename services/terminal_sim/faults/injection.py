@@ -89,6 +89,17 @@ def parameters(kind: type[Fault]) -> tuple[str, ...]:
     return (*own, *kind.ends)
 
 
+def optional(name: str) -> frozenset[str]:
+    """Return the parameters of a fault that may be left open, where it is wanted among them.
+
+    To any other parameter ``none`` is a word as good as another, as to ``answer``.
+    """
+    kind = TERMINAL_KINDS.get(name) or BROKER_KINDS.get(name)
+    own = () if kind is None else msgspec.structs.fields(kind)
+    where = "terminal" if name in TERMINAL_KINDS else "server"
+    return frozenset((where, *(each.name for each in own if type(None) in get_args(each.type))))
+
+
 def _fault(kind: type[Fault], asked: Mapping[str, Any], *, strict: bool) -> Fault:
     unfit = {"times", "seconds"}.difference(kind.ends).intersection(asked)
     if unfit:

@@ -47,10 +47,7 @@ def process_routes(fleet: Fleet) -> APIRouter:
     async def brokers() -> dict[str, Any]:
         members = fleet.brokers.values()
         here = await asyncio.to_thread(lambda: [_broker(each) for each in members])
-        elsewhere = [
-            {"server": server, "host": host, "port": port, "state": "elsewhere"}
-            for server, (host, port) in fleet.elsewhere.items()
-        ]
+        elsewhere = [_elsewhere(server, *where) for server, where in fleet.elsewhere.items()]
         return {"success": True, "brokers": here + elsewhere}
 
     @router.post("/brokers/{server}/restart")
@@ -148,6 +145,22 @@ def _broker(member: BrokerMember) -> dict[str, Any]:
         "started_at": iso(member.started_ms) if member.started_ms else None,
         "accounts": [account.login for account in accounts if account.server == server],
         "persists": member.settings.data_dir is not None,
+    }
+
+
+def _elsewhere(server: str, host: str, port: int) -> dict[str, Any]:
+    """Return a broker's row of the same shape: what only its own supervisor knows is null."""
+    return {
+        "server": server,
+        "host": host,
+        "port": port,
+        "pid": None,
+        "state": "elsewhere",
+        "memory_bytes": None,
+        "restarts": None,
+        "started_at": None,
+        "accounts": [],
+        "persists": None,
     }
 
 

@@ -96,9 +96,13 @@ def _failure(body: dict[str, Any], otherwise: str) -> str:
     """Return the sentence of a failure, with the fields and reasons that it does not name."""
     said = str(body.get("error", otherwise))
     details = body.get("details") or {}
-    reasons = {each["field"]: f": {each['reason']}" for each in details.get("reasons", ())}
-    fields = [each for each in details.get("fields", ()) if each not in said]
-    return f"{said} {', '.join(each + reasons.get(each, '') for each in fields)}".strip()
+    reasons = {each["field"]: str(each["reason"]) for each in details.get("reasons", ())}
+    rest = [
+        f"{field}: {reasons[field]}" if field in reasons else field
+        for field in details.get("fields", ())
+        if field not in said and reasons.get(field, field) not in said
+    ]
+    return f"{said} {', '.join(rest)}".strip()
 
 
 def finite(value: float | None) -> float | None:

@@ -30,14 +30,15 @@ case "${MT5_ROLE}" in
     *) refuse "MT5_ROLE is all, broker or terminal, not ${MT5_ROLE}" ;;
 esac
 
+# Terminals alone learn from it which faults are planned, and passwords of accounts.
+[ -z "${MT5_SCENARIO}" ] || set -- --scenario "${MT5_SCENARIO}" "$@"
 if [ -n "${own}" ]; then
-    [ -z "${MT5_SCENARIO}" ] || set -- --scenario "${MT5_SCENARIO}" "$@"
     [ -z "${MT5_DATA_DIR}" ] || set -- --data-dir "${MT5_DATA_DIR}" "$@"
     set -- --broker-port 8200 "$@"
 fi
 IFS=,
 for broker in ${brokers}; do
-    set -- --broker "${broker}" "$@"
+    set -- "$@" --broker "${broker}"
 done
 unset IFS
 

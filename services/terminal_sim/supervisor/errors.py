@@ -13,6 +13,10 @@ from terminal_sim.supervisor.broker_link import BrokerDown, BrokerRefused
 
 _RETRY_S = 5
 _UNAVAILABLE = 503
+# Of one request's reasons; nobody reads more.
+_MOST_REASONS = 20
+# What a validator of ours says is a sentence, which pydantic puts this before.
+_OURS = "Value error, "
 _CODES = {
     400: "INVALID_PARAMETERS",
     401: "UNAUTHENTICATED",
@@ -68,6 +72,13 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _sentence(first: dict[str, str], kind: str) -> str:
+    reason = first["reason"]
+    if kind == "value_error":
+        return reason
+    return f"A parameter is not valid: {first['field']}: {reason}."
+
+
 def add_errors(app: FastAPI) -> None:
     """Give every failure of an application that shape."""
 
@@ -91,8 +102,14 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        places = [brief(_plain(".".join(map(str, each["loc"])))) for each in error.errors()]
-        return failure(422, "A parameter is not valid.", {"fields": places})
+        found = error.errors()
+        places = [brief(_plain(".".join(map(str, each["loc"])))) for each in found]
+        reasons = [
+            {"field": place, "reason": _plain(str(each["msg"])).removeprefix(_OURS)}
+            for place, each in zip(places, found[:_MOST_REASONS], strict=False)
+        ]
+        details = {"fields": places, "reasons": reasons}
+        return failure(422, _sentence(reasons[0], found[0]["type"]), details)
 
     @app.exception_handler(Exception)
     async def broken(_request: Request, _error: Exception) -> JSONResponse:

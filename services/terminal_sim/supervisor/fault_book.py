@@ -13,7 +13,14 @@ import msgspec
 
 from terminal_sim.broker.messages import Done, Inject, Mend
 from terminal_sim.faults.injection import Injection, brief
-from terminal_sim.faults.kinds import AccountSwitched, BrokerFault, Crash, Fault, TerminalFault
+from terminal_sim.faults.kinds import (
+    AccountSwitched,
+    BrokerFault,
+    Crash,
+    Fault,
+    Freeze,
+    TerminalFault,
+)
 from terminal_sim.process.wire import Acted, Applied, Begin, Command, End, Ended, Message
 from terminal_sim.scenario.model import Scenario
 from terminal_sim.supervisor.broker_link import BrokerDown, BrokerLink, BrokerRefused
@@ -37,6 +44,15 @@ class NoSuchTarget(LookupError):
 
 class TooManyFaults(Exception):
     """So many are on there that no other can begin; the message is one line for a person."""
+
+
+class StillHeld(Exception):
+    """A frozen terminal cannot be told to go on; the message is for a person."""
+
+    def __init__(self, entry: Entry) -> None:
+        where = f"Terminal {entry.terminal} is held for {entry.held_s:.1f} s more"
+        way_out = f"`terminal-sim restart {entry.terminal}` ends it at once"
+        super().__init__(f"{where}, and then no more by fault {entry.id}; {way_out}.")
 
 
 class FaultBook:
@@ -99,10 +115,19 @@ class FaultBook:
         """End a fault; return whether it was on.
 
         Comes back when the terminal or broker has ended it, or could have and did not.
+
+        Raises:
+            StillHeld: It is a freeze that is yet to let the terminal go; there is no other.
         """
         entry = self._entries.get(fault_id)
         if entry is None or entry.over:
             return False
+        if entry.held_s:
+            # Over as soon as it lets go; whoever is started in its place is not held again.
+            entry.ends = time.monotonic()
+            if entry.id not in self._ending:
+                self._end(entry)
+            raise StillHeld(entry)
         self._forget(entry)
         self._end(entry)
         with suppress(TimeoutError):
@@ -110,8 +135,18 @@ class FaultBook:
         return True
 
     async def mend_all(self) -> int:
-        """End all faults; return how many were on."""
-        return sum(await asyncio.gather(*(self.mend(entry.id) for entry in self.active())))
+        """End all faults; return how many were on.
+
+        Raises:
+            StillHeld: One of them is a freeze that is yet to let its terminal go; the others have
+                ended.
+        """
+        mending = (self.mend(entry.id) for entry in self.active())
+        outcomes = await asyncio.gather(*mending, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return outcomes.count(True)
 
     def targets(self, injection: Injection) -> list[dict[str, Any]]:
         """Return where a fault is wanted, as the fields of its entries.
@@ -142,7 +177,7 @@ class FaultBook:
         scenario = self._scenario
         if scenario is None:
             return fault
-        server = fault.server or scenario.servers[0].name
+        server = fault.server or self._fleet.servers[0]
         account = scenario.account(fault.login, server)
         return msgspec.structs.replace(fault, password=account.password) if account else fault
 
@@ -159,6 +194,9 @@ class FaultBook:
         # With the process before have ended the faults that it was still to end.
         for entry in [each for each in self._ending.values() if each.terminal == number]:
             self._hear(Ended(entry.id))
+        for entry in self._entries.values():
+            if entry.terminal == number:
+                entry.held_until = 0.0
         mine = (each for each in self.active() if each.terminal == number)
         return [Begin(each.id, each.rest()) for each in mine if not isinstance(each.fault, Crash)]
 
@@ -206,7 +244,11 @@ class FaultBook:
             self._hear(Applied(entry.id))
 
     def _expire(self, entry: Entry) -> None:
-        if self._entries.get(entry.id) is entry:
+        if self._entries.get(entry.id) is not entry:
+            return
+        if entry.held_s:
+            asyncio.get_running_loop().call_later(entry.held_s, self._expire, entry)
+        else:
             self._forget(entry)
             self._end(entry)
 
@@ -254,9 +296,16 @@ class FaultBook:
         if entry is None:
             return
         entry.acted += count
+        if isinstance(entry.fault, Freeze):
+            entry.held_until = time.monotonic() + entry.fault.hold_s
+            asyncio.get_running_loop().call_later(entry.fault.hold_s, self._let_go, entry)
         if entry.over:
             # Whoever waits for it to begin has missed nothing.
             entry.applied.set()
+            self._forget(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        if entry.over:
             self._forget(entry)
 
     def _forget(self, entry: Entry) -> None:

@@ -28,6 +28,7 @@ class Entry:
         applied: Set when the process has said that it is on, or why it cannot be.
         error: Why it cannot be.
         ended: Set when the process has said that it is over.
+        held_until: Until when the process is held by it (``time.monotonic()``).
     """
 
     id: int
@@ -40,6 +41,7 @@ class Entry:
     applied: asyncio.Event = field(default_factory=asyncio.Event)
     error: str | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    held_until: float = 0.0
 
     def __post_init__(self) -> None:
         if self.fault.seconds is not None:
@@ -51,9 +53,15 @@ class Entry:
 
     @property
     def over(self) -> bool:
-        """Whether it has acted often or long enough."""
+        """Whether it has acted often or long enough, and holds nobody any more."""
         spent = self.fault.times is not None and self.acted >= self.fault.times
-        return spent or (self.ends is not None and time.monotonic() >= self.ends)
+        past = self.ends is not None and time.monotonic() >= self.ends
+        return (spent or past) and self.held_s <= 0.0
+
+    @property
+    def held_s(self) -> float:
+        """For how many seconds the process is still held by it; 0: it is not."""
+        return max(self.held_until - time.monotonic(), 0.0)
 
     def rest(self) -> Any:  # noqa: ANN401 - a terminal's fault or a broker's: whoever asks knows
         """Return what is left of the fault."""

@@ -10,7 +10,7 @@ from terminal_sim.faults.catalogue import descriptions
 from terminal_sim.faults.injection import FaultRefused, parameters, read
 from terminal_sim.process.wire import iso
 from terminal_sim.supervisor.errors import ControlError
-from terminal_sim.supervisor.fault_book import FaultBook, NoSuchTarget, TooManyFaults
+from terminal_sim.supervisor.fault_book import FaultBook, NoSuchTarget, StillHeld, TooManyFaults
 from terminal_sim.supervisor.fault_entry import Entry
 
 # How long an answer waits for terminals to say that a fault is on; a frozen one says so later.
@@ -32,17 +32,25 @@ def fault_routes(book: FaultBook) -> APIRouter:
         entries = _begun(book, asked)
         await _applied(entries)
         errors = [entry.error for entry in entries if entry.error]
+        shown = [_shown(entry) for entry in entries]
         if len(errors) == len(entries):
-            raise ControlError(409, f"The fault could not begin: {errors[0]}")
-        return {"success": True, "faults": [_shown(entry) for entry in entries]}
+            raise ControlError(409, f"The fault could not begin: {errors[0]}", {"faults": shown})
+        return {"success": True, "faults": shown}
 
     @router.delete("/faults")
     async def mend_all() -> dict[str, Any]:
-        return {"success": True, "mended": await book.mend_all()}
+        try:
+            return {"success": True, "mended": await book.mend_all()}
+        except StillHeld as held:
+            raise ControlError(409, str(held)) from None
 
     @router.delete("/faults/{fault_id}")
     async def mend(fault_id: int) -> dict[str, Any]:
-        if not await book.mend(fault_id):
+        try:
+            mended = await book.mend(fault_id)
+        except StillHeld as held:
+            raise ControlError(409, str(held)) from None
+        if not mended:
             raise ControlError(404, f"No fault {fault_id} is on; it may have ended by itself.")
         return {"success": True, "mended": 1}
 
@@ -82,6 +90,6 @@ def _shown(entry: Entry) -> dict[str, Any]:
         "parameters": given,
         "since": iso(entry.since_ms),
         "acted": entry.acted,
-        "applied": entry.applied.is_set(),
+        "applied": entry.applied.is_set() and entry.error is None,
         "error": entry.error,
     }

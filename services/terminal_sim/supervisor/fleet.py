@@ -35,6 +35,7 @@ class Fleet:
         brokers: By the names of their servers.
         links: To these brokers, likewise.
         terminals: By their numbers.
+        servers: All names; the first is the one a login without a server means at first.
         elsewhere: Where the brokers are that others run.
         draining: Show running terminals as draining.
 
@@ -57,6 +58,7 @@ class Fleet:
             settled = [self._settle(each) for each in brokers]
             addresses = {each.server: (_reachable(each.host), each.port) for each in settled}
             known = {**addresses, **elsewhere}
+            self.servers = tuple(known)
             seated = [
                 self._settle(msgspec.structs.replace(each, brokers=known)) for each in terminals
             ]

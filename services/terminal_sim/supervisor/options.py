@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from terminal_sim.scenario.lines import locate, steps
-from terminal_sim.scenario.model import Scenario
+from terminal_sim.scenario.model import Scenario, Server
 from terminal_sim.terminal.session import Timing
 
 
@@ -19,16 +19,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What ``serve`` was told.
 
     Attributes:
-        scenario: Scenario file; None: no brokers are run here.
+        scenario: Scenario file; None: no brokers are run here, and no faults are planned.
         host: Address of everything that listens.
         terminals: How many.
         port_base: Port of the first terminal; 0 takes free ports.
         broker_port: Port of the first broker run here; 0 takes free ports.
         brokers: Where brokers are that others run, by the names of their servers.
-        data_dir: Where brokers keep their journals; None: they forget everything.
+        data_dir: Where brokers keep their journals, made when it is missing; None: they forget
+            everything.
         control_port: Port of the API; 0 takes a free port.
         key_file: File with the API's key.
-        ready_file: Written when everything listens.
+        ready_file: Written when everything listens; removed before.
         timing: How long calls take.
         fault_seed: Of the chances of faults.
     """
@@ -66,6 +67,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             )
         return None
 
+    def here(self, scenario: Scenario | None) -> tuple[Server, ...]:
+        """Return the servers of a scenario whose brokers nobody else runs."""
+        servers = scenario.servers if scenario else ()
+        return tuple(server for server in servers if server.name not in self.brokers)
+
     def check(self, scenario: Scenario | None) -> None:
         """See that what was asked for can be run together.
 
@@ -78,19 +84,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def _faults(self, scenario: Scenario | None) -> Iterator[str]:
         if self.ready_file and not self.ready_file.parent.is_dir():
             yield f"{self.ready_file}: its directory does not exist"
-        if self.data_dir and not self.data_dir.is_dir():
-            yield f"{self.data_dir}: this directory does not exist"
-        if scenario is None and not self.terminals:
-            yield "there is nothing to run: no terminals, and no brokers without a scenario"
+        if not self.terminals and not self.here(scenario):
+            why = "all brokers are run elsewhere" if scenario else "no brokers without a scenario"
+            yield f"there is nothing to run: no terminals, and {why}"
         if scenario is None and not self.brokers:
             yield "terminals need a broker: give --scenario or --broker"
-        for server in scenario.servers if scenario else ():
-            if server.name in self.brokers:
-                yield f"{server.name} is a server of {self.scenario} and of --broker"
         yield from self._too_high("--port-base", self.port_base, self.terminals)
-        yield from self._too_high(
-            "--broker-port", self.broker_port, len(scenario.servers) if scenario else 0
-        )
+        yield from self._too_high("--broker-port", self.broker_port, len(self.here(scenario)))
         yield from self._misplaced(scenario)
 
     def _misplaced(self, scenario: Scenario | None) -> Iterator[str]:

@@ -2,17 +2,31 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from terminal_sim.broker.messages import Snapshot
 from terminal_sim.broker.values import Order, Position, TradeRequest
 from terminal_sim.catalogue import catalogue
+from terminal_sim.market.instruments import INSTRUMENTS
 from terminal_sim.process.wire import iso
+
+
+def _known(symbol: str) -> str:
+    if symbol not in INSTRUMENTS:
+        raise ValueError(f"There is no symbol {symbol!r}.")
+    return symbol
+
+
+def _not_nothing(amount: float) -> float:
+    if amount == 0:
+        raise ValueError("A deposit of 0 changes nothing: it is paid in above 0, and out below.")
+    return amount
+
 
 By = Literal["client", "mobile", "web"]
 Price = Annotated[float, Field(ge=0, le=1e9)]
 Volume = Annotated[float, Field(gt=0, le=1e6)]
-Symbol = Annotated[str, Field(max_length=31)]
+Symbol = Annotated[str, Field(max_length=31), AfterValidator(_known)]
 Comment = Annotated[str, Field(max_length=31)]
 PENDING = ("buy_limit", "sell_limit", "buy_stop", "sell_stop")
 
@@ -120,7 +134,7 @@ class Moving(Body):
 class Deposit(Body):
     """Money paid in, or out when negative."""
 
-    amount: Annotated[float, Field(ge=-1e12, le=1e12)]
+    amount: Annotated[float, Field(ge=-1e12, le=1e12), AfterValidator(_not_nothing)]
 
 
 def closing(position: Position, volume: float | None) -> TradeRequest:

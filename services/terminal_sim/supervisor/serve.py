@@ -19,6 +19,7 @@ from terminal_sim.market.clocks import Clock
 from terminal_sim.scenario.loading import load
 from terminal_sim.scenario.model import Scenario
 from terminal_sim.supervisor.control import create_app
+from terminal_sim.supervisor.data_dir import held
 from terminal_sim.supervisor.fault_book import FaultBook
 from terminal_sim.supervisor.fleet import BrokerFailed, Fleet
 from terminal_sim.supervisor.options import Options, ServeError, reason
@@ -42,18 +43,34 @@ def serve(options: Options, clock: Clock) -> None:
 
     Raises:
         ScenarioError: The scenario file was refused.
-        ServeError: The key is missing, a port is in use, a broker cannot be run, the ready file
-            cannot be written, or the API has ended by itself.
+        ServeError: The key is missing, the data directory or a port is in use, a broker cannot be
+            run, the ready file cannot be written, or the API has ended by itself.
     """
     key = options.key()
     scenario = load(options.scenario, clock.now_ms()) if options.scenario else None
     options.check(scenario)
     # Numeric libraries would start threads that a terminal's few numbers never repay.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    asyncio.run(_serve(options, scenario, key))
+    with contextlib.ExitStack() as kept:
+        if options.data_dir and options.here(scenario):
+            kept.enter_context(held(options.data_dir))
+        _remove_stale(options.ready_file)
+        asyncio.run(_serve(options, scenario, key))
+
+
+def _remove_stale(ready_file: Path | None) -> None:
+    """Remove what an earlier run has left: nobody is to read of a simulator that has ended."""
+    try:
+        if ready_file:
+            ready_file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ServeError(f"{ready_file}: {reason(error)}") from error
 
 
 async def _serve(options: Options, scenario: Scenario | None, key: str | None) -> None:
+    names = {server.name for server in scenario.servers} if scenario else set(options.brokers)
+    for name in options.brokers.keys() - names:
+        _LOG.info("%s, a server of --broker, is none of the scenario", name)
     with contextlib.ExitStack() as opened:
         try:
             address = options.host, options.control_port
@@ -112,8 +129,8 @@ async def _start(options: Options, fleet: Fleet, book: FaultBook, control: socke
     except BrokerFailed as failed:
         raise ServeError(str(failed)) from None
     url = f"http://{options.host}:{control.getsockname()[1]}"
-    counts = len(fleet.brokers), len(fleet.terminals)
-    _LOG.info("%d brokers and %d terminals listen; control at %s", *counts, url)
+    counts = _counted(len(fleet.brokers), "broker"), _counted(len(fleet.terminals), "terminal")
+    _LOG.info("listening: %s and %s; control at %s", *counts, url)
     follow(book)
     if options.ready_file:
         ready = {"control_url": url, "pid": os.getpid(), **_addresses(fleet)}
@@ -121,6 +138,10 @@ async def _start(options: Options, fleet: Fleet, book: FaultBook, control: socke
             _write_atomically(options.ready_file, msgspec.json.encode(ready))
         except OSError as error:
             raise ServeError(f"{options.ready_file}: {reason(error)}") from error
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _addresses(fleet: Fleet) -> dict[str, list[dict[str, object]]]:
@@ -158,7 +179,7 @@ def _brokers(options: Options, scenario: Scenario | None) -> list[BrokerSettings
             data_dir=options.data_dir,
             key=key,
         )
-        for i, server in enumerate(scenario.servers if scenario else ())
+        for i, server in enumerate(options.here(scenario))
         if scenario
     ]
 

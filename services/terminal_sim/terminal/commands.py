@@ -34,6 +34,10 @@ _LOG = logging.getLogger("terminal_sim")
 _TELL_S = 0.2
 
 
+class NotSwitched(Exception):
+    """The account could not be switched; the message is one line for a person."""
+
+
 class Breakable(Protocol):
     """The terminal, as far as commands go."""
 
@@ -46,7 +50,11 @@ class Breakable(Protocol):
         ...
 
     def switch_account(self, fault: AccountSwitched) -> None:
-        """Log another account in behind the clients' backs."""
+        """Log another account in behind the clients' backs.
+
+        Raises:
+            NotSwitched: It could not be logged in.
+        """
         ...
 
 
@@ -156,7 +164,7 @@ class Commands:
         self._begun.add(fault_id)
         self._tally.begin(fault_id, fault)
         if isinstance(fault, Freeze):
-            return Freezing(fault, acted)
+            return Freezing(fault, partial(self._frozen, fault_id))
         if isinstance(fault, MemoryGrowth):
             return Growing(fault, acted)
         if isinstance(fault, AccountSwitched):
@@ -167,11 +175,19 @@ class Commands:
             self._terminal.inject(fault_id, fault)
         return None
 
+    def _frozen(self, fault_id: int) -> None:
+        """Count a freeze and tell it now: while it lasts, nothing can be told."""
+        self._tally(fault_id)
+        self._tally.flush()
+
     def _switch(self, fault_id: int, fault: AccountSwitched) -> None:
         """Switch the account, then say so: what logs in after that stays logged in."""
         reason = None
         try:
             self._terminal.switch_account(fault)
+        except NotSwitched as known:
+            reason = str(known)
+            _LOG.warning("fault %d: %s", fault_id, reason)
         except Exception as problem:  # noqa: BLE001 - the supervisor is told
             _LOG.exception("fault %d: the account could not be switched", fault_id)
             reason = f"{type(problem).__name__}: {problem}"

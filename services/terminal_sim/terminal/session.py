@@ -19,6 +19,7 @@ from terminal_sim.market.clocks import Clock
 from terminal_sim.module.arguments import Error, is_sound, refusal
 from terminal_sim.terminal.account import Session
 from terminal_sim.terminal.channel import LineTimeout
+from terminal_sim.terminal.commands import NotSwitched
 from terminal_sim.terminal.frozen_sleep import hold_interpreter
 from terminal_sim.terminal.line import Brokers, LoginRefused
 from terminal_sim.terminal.mischance import Mischance
@@ -166,18 +167,29 @@ class Terminal:
         """Log another account in as somebody at the terminal's window does.
 
         The library's connection and its last error stay as they are. An account that cannot be
-        logged in leaves the terminal without one, as there.
+        logged in leaves the terminal without one, as there; one that cannot even be tried, for
+        want of its password or of the server's address, changes nothing.
+
+        Raises:
+            NotSwitched: It could not be logged in.
         """
         with self.lock:
             name = fault.server or self._server
+            account = f"account {fault.login} at {name}"
+            if self._brokers.line(name) is None:
+                raise NotSwitched(f"This terminal knows no server {name!r}.")
+            if fault.password is None and (fault.login, name) not in self._saved:
+                raise NotSwitched(f"The password of {account} is not known here: give password.")
             self._leave()
             self._announce(0.0)
             try:
                 session = self._open(fault.login, name, fault.password, _WINDOW_S, 0.0)
-            except (LoginRefused, LineTimeout) as error:
+            except LoginRefused:
                 self._settle(None, 0.0)
-                _LOG.warning("switch to %d at %s: %s", fault.login, name, type(error).__name__)
-                return
+                raise NotSwitched(f"The broker did not let {account} in.") from None
+            except LineTimeout:
+                self._settle(None, 0.0)
+                raise NotSwitched(f"The broker did not answer the login of {account}.") from None
             self._settle(session, 0.0)
             _LOG.info("switched to %d at %s", fault.login, name)
 

@@ -467,6 +467,8 @@ def test_a_fault_ends_by_its_time_and_outlives_its_process(simulator: Simulator)
 
 
 def test_no_password_is_told(simulator: Simulator) -> None:
-    simulator.fault("account_switched", login=78, password="hidden-word")
+    fault = {"name": "account_switched", "login": 78, "password": "hidden-word"}
+    refused = simulator.control.post("/faults", json=fault)
+    assert (refused.status_code, "***" in refused.text) == (409, True)
     lines = simulator.control.get("/terminals/1/logs", params={"lines": 1000}).text
-    assert "hidden-word" not in lines + simulator.control.get("/faults").text
+    assert "hidden-word" not in refused.text + lines + simulator.control.get("/faults").text

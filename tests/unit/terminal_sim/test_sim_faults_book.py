@@ -15,9 +15,9 @@ import pytest
 from terminal_sim.broker.messages import LENGTH_BYTES, Done, Inject, Look, Request, Seen
 from terminal_sim.faults.injection import read
 from terminal_sim.faults.kinds import Latency
-from terminal_sim.process.wire import Begin, Command, End, Ended, decode_command
+from terminal_sim.process.wire import Acted, Begin, Command, End, Ended, decode_command
 from terminal_sim.supervisor.broker_link import BrokerDown, BrokerLink
-from terminal_sim.supervisor.fault_book import FaultBook, TooManyFaults
+from terminal_sim.supervisor.fault_book import FaultBook, StillHeld, TooManyFaults
 from terminal_sim.supervisor.fleet import Fleet
 from terminal_sim.supervisor.member import Member
 from terminal_sim.supervisor.outbox import Outbox
@@ -224,6 +224,27 @@ async def test_so_many_faults_are_on_at_one_terminal_and_no_more() -> None:
     cast("Any", terminal).on_message(Ended(1))
     assert await mending
     book.inject(read({"name": "autotrading_off"}))
+
+
+async def test_a_freeze_is_on_until_it_lets_its_terminal_go() -> None:
+    terminal = Deaf()
+    book = book_of(terminal, Unwilling())
+    (brief, long, past) = (
+        book.inject(read({"name": "freeze", **how}))[0]
+        for how in ({"hold_s": 0.05}, {"hold_s": 600}, {"hold_s": 600, "times": 9, "seconds": 1e-6})
+    )
+    for entry in (brief, long, past):
+        cast("Any", terminal).on_message(Acted(entry.id))
+    async with asyncio.timeout(30):
+        while len(book._entries) == 3:  # not active(), which would forget it itself
+            await asyncio.sleep(0)
+    assert book.active() == [long, past]
+    with pytest.raises(StillHeld, match=r"Terminal 1 is held for .* `terminal-sim restart 1`"):
+        await book.mend_all()
+    assert book.active() == [long, past]
+    assert terminal.told[-2:] == [End(long.id), End(past.id)]
+    assert terminal.on_start() == []  # nobody is held again after a restart
+    assert book.active() == []
 
 
 async def test_with_a_process_end_the_faults_it_was_still_to_end() -> None:

@@ -22,7 +22,7 @@ from terminal_sim.faults.kinds import (
     UnstableLink,
 )
 from terminal_sim.process.wire import Acted, Applied, Begin, End, Message, decode, encode
-from terminal_sim.terminal.commands import Commands, Upstream
+from terminal_sim.terminal.commands import Commands, NotSwitched, Upstream
 from terminal_sim.terminal.mischief import Freezing, Growing
 from terminal_sim.terminal.streams import Weather, WeatheredStream
 from terminal_sim.terminal.tally import Tally
@@ -226,6 +226,8 @@ class Patient:
         assert self.may_switch.wait(30)
         if fault.login == 13:
             raise ValueError("unlucky")
+        if fault.login == 14:
+            raise NotSwitched("It is not known.")
         self.switched.append(fault)
 
 
@@ -314,6 +316,12 @@ def test_a_switch_that_fails_is_told(supervised: Supervised) -> None:
     supervised.commands.start()
     supervised.tell(Begin(3, AccountSwitched(login=13)))
     assert supervised.heard() == Applied(3, "ValueError: unlucky")
+
+
+def test_a_switch_that_cannot_be_is_told_in_a_sentence(supervised: Supervised) -> None:
+    supervised.commands.start()
+    supervised.tell(Begin(3, AccountSwitched(login=14)))
+    assert supervised.heard() == Applied(3, "It is not known.")
 
 
 def test_a_freeze_is_answered_before_it_begins_and_ends_when_mended(

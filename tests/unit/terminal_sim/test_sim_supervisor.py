@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 import rpyc
 from rpyc.core.service import ClassicClient
 
+import terminal_sim
 from terminal_sim.market.prices import Market
 from terminal_sim.testing import Ready, running
 
@@ -299,6 +301,27 @@ def test_a_terminal_with_all_the_faults_it_may_have_starts_again() -> None:
         until(lambda: all(each["applied"] for each in control.get("/faults").json()["active"]))
 
 
+@pytest.mark.parametrize("how", [{}, {"times": None, "seconds": 5}], ids=["once", "again"])
+def test_a_running_freeze_is_listed_and_ends_with_a_restart(how: dict[str, Any]) -> None:
+    with running() as ready, httpx.Client(base_url=ready.control_url, timeout=30) as control:
+        fault = {"name": "freeze", "hold_s": 600, "terminal": 1, **how}
+        (begun,) = control.post("/faults", json=fault).json()["faults"]
+
+        def acted() -> list[int]:
+            return [each["acted"] for each in control.get("/faults").json()["active"]]
+
+        until(lambda: acted() == [1])
+        for path in (f"/faults/{begun['id']}", "/faults"):
+            answer = control.delete(path)
+            assert (answer.status_code, answer.json()["code"]) == (409, "REFUSED")
+            assert "`terminal-sim restart 1` ends it at once" in answer.json()["error"]
+        assert acted() == [1]
+        assert control.post("/terminals/1/restart").status_code == 200
+        assert acted() == []
+        with connected(ready, 1) as connection:
+            assert connection.eval("mt5.initialize()")
+
+
 def serve(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "terminal_sim", "serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -347,7 +370,9 @@ def test_a_ready_file_that_cannot_be_written_ends_it(tmp_path: Path) -> None:
         (("--broker", "Demo"), "NAME=HOST:PORT"),
         (("--broker", "Demo=host:0"), "NAME=HOST:PORT"),
         (("--broker", "Demo=host:1", "--terminals", "0"), "nothing to run"),
-        (("--data-dir", "no-such-directory"), "no-such-directory: this directory does not exist"),
+        (("--data-dir", "no/such"), "no/such: no does not exist"),
+        (("--data-dir", __file__), f"{__file__}: is not a directory"),
+        (("--data-dir", f"{__file__}/x"), f"{__file__}/x: is not a directory"),
         (("--what", "1"), "--what"),
     ],
 )
@@ -359,12 +384,83 @@ def test_nonsense_options_are_refused(arguments: tuple[str, str], reason: str) -
     assert done.stderr.count("\n") == 1
 
 
-def test_a_server_is_run_here_or_elsewhere(tmp_path: Path) -> None:
+def test_a_scenario_whose_brokers_are_all_elsewhere_leaves_nothing_without_terminals(
+    tmp_path: Path,
+) -> None:
     scenario = tmp_path / "one.toml"
     scenario.write_text(ONE_SERVER)
-    done = serve("--scenario", str(scenario), "--broker", "One=127.0.0.1:1")
+    where = "One=127.0.0.1:1"
+    done = serve("--scenario", str(scenario), "--broker", where, "--terminals", "0")
     assert done.returncode == 2
-    assert "One is a server of" in done.stderr
+    assert "all brokers are run elsewhere" in done.stderr
+
+
+def test_a_data_directory_is_made_and_is_of_one_simulator_at_a_time(tmp_path: Path) -> None:
+    data, ready_file = tmp_path / "data", tmp_path / "ready"
+    ready_file.write_text("of the first")
+    options = "--data-dir", str(data), "--terminals", "0"
+    for _ in range(2):
+        with running(*options) as ready:
+            assert data.stat().st_mode & 0o777 == 0o700
+            port = ready.control_url.rpartition(":")[2]
+            # The port is taken, too: the directory comes first.
+            done = serve(*options, "--control-port", port, "--ready-file", str(ready_file))
+        assert done.returncode == 2
+        assert done.stderr == f"terminal-sim: {data} is in use by another simulator\n"
+    assert ready_file.read_text() == "of the first"
+
+
+def test_a_data_directory_without_brokers_is_nobodys(tmp_path: Path) -> None:
+    options = "--data-dir", str(tmp_path), "--broker", "One=127.0.0.1:1"
+    with running(*options), running(*options):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ready_file_of_before_is_gone_when_it_starts(tmp_path: Path) -> None:
+    stale = tmp_path / "ready"
+    stale.write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = serve("--control-port", port, "--port-base", "0", "--ready-file", str(stale))
+    assert done.returncode == 2
+    assert not stale.exists()
+
+
+ENTRYPOINT = Path(terminal_sim.__path__[0]) / "docker" / "entrypoint.sh"
+
+
+@pytest.mark.parametrize(
+    ("role", "scenario", "expected"),
+    [
+        ("terminal", "", "serve --broker A=b:1"),
+        ("terminal", "/s.toml", "serve --broker A=b:1 --scenario /s.toml"),
+        ("broker", "/s.toml", "serve --broker-port 8200 --data-dir /d --scenario /s.toml"),
+        ("all", "", "serve --broker A=b:1 --broker-port 8200 --data-dir /d"),
+    ],
+)
+def test_the_image_passes_the_scenario_in_every_role(
+    role: str, scenario: str, expected: str, tmp_path: Path
+) -> None:
+    shell = shutil.which("sh")
+    assert shell
+    command = tmp_path / "terminal-sim"
+    command.write_text(f'#!{shell}\necho "$@"\n')
+    command.chmod(0o755)
+    variables = {
+        "PATH": str(tmp_path),
+        "MT5_ROLE": role,
+        "MT5_SCENARIO": scenario,
+        "MT5_BROKERS": "A=b:1",
+        "MT5_TERMINALS": "1",
+        "MT5_DATA_DIR": "/d",
+        "SUPERVISOR_KEY_FILE": "/k",
+    }
+    done = subprocess.run(
+        [shell, str(ENTRYPOINT)], env=variables, capture_output=True, text=True, check=True
+    )
+    always = "--host 0.0.0.0 --terminals {} --port-base 8001 --control-port 8100 --key-file /k "
+    given = always.format(0 if role == "broker" else 1)
+    assert done.stdout.strip().replace(given, "") == expected
 
 
 @pytest.mark.parametrize(

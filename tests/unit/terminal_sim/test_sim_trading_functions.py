@@ -30,6 +30,7 @@ from terminal_sim.market.clocks import WallClock
 from terminal_sim.module.build import build
 from terminal_sim.scenario.model import Scenario
 from terminal_sim.terminal import mischance
+from terminal_sim.terminal.commands import NotSwitched
 from terminal_sim.terminal.mischance import CRASH_CODE, delay_ms, lognormal_sigma
 from terminal_sim.terminal.session import Terminal, Timing
 from terminal_sim.testing import DirectBrokers, ManualClock, MemoryBoard
@@ -436,7 +437,15 @@ def test_the_account_is_switched_behind_everybodys_back(
     assert mt5.account_info().login == board.logins[-1] == 5001002
     terminal.switch_account(AccountSwitched(login=5001001))
     assert mt5.account_info().login == 5001001
-    terminal.switch_account(AccountSwitched(login=5001003))
+    for impossible, why in (
+        (AccountSwitched(login=5001003), "password of account 5001003 at .* is not known"),
+        (AccountSwitched(login=5001002, server="Nowhere"), "knows no server 'Nowhere'"),
+    ):
+        with pytest.raises(NotSwitched, match=why):
+            terminal.switch_account(impossible)
+        assert mt5.account_info().login == board.logins[-1] == 5001001
+    with pytest.raises(NotSwitched, match="did not let account 5001002 at"):
+        terminal.switch_account(AccountSwitched(login=5001002, password="wrong"))
     assert mt5.account_info() is None
     assert board.logins[-1] == 0
 

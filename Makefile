@@ -41,10 +41,11 @@ test: lint unit ## Lint, types, doors and the fast tests (under five minutes)
 
 .PHONY: unit
 unit: $(DEV_STAMP) ## The fast tests alone
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not long"
 
 .PHONY: test-long
-test-long: $(DEV_STAMP) ## The slow tests: RPyC versions, the page in a real browser (needs chromium)
+test-long: $(DEV_STAMP) ## The slow tests: RPyC versions, a real browser (needs chromium)
+	@$(BIN)/pytest -n 2 --dist loadfile -m long tests/unit
 	@$(BIN)/pytest tests/long
 
 .PHONY: lint

@@ -57,6 +57,7 @@ def test_equity_is_balance_credit_and_floating_profit(number: int, instants: lis
         assert credit == info.credit
 
 
+@pytest.mark.long
 @BOUNDED
 @given(st.sampled_from([0, 1, 2]), INSTANTS, INSTANTS)
 def test_what_was_asked_before_changes_nothing(number: int, one: int, two: int) -> None:

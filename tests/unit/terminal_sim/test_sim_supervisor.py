@@ -250,6 +250,7 @@ def test_terminals_end_with_their_supervisor_even_frozen(number: signal.Signals)
             until(lambda: all(map(ended, [ready.pid, *pids])))
 
 
+@pytest.mark.long
 def test_a_stopped_terminal_is_ended_by_force() -> None:
     with running() as ready, httpx.Client(base_url=ready.control_url) as control:
         pid = terminal(control, 1)["pid"]
@@ -258,6 +259,7 @@ def test_a_stopped_terminal_is_ended_by_force() -> None:
         until(lambda: ended(pid) and ended(ready.pid))
 
 
+@pytest.mark.long
 def test_faults_of_a_stopped_terminal_end_when_it_goes_on() -> None:
     with running() as ready, httpx.Client(base_url=ready.control_url, timeout=30) as control:
         pid = terminal(control, 1)["pid"]
@@ -433,9 +435,9 @@ ENTRYPOINT = Path(terminal_sim.__path__[0]) / "docker" / "entrypoint.sh"
     ("role", "scenario", "expected"),
     [
         ("terminal", "", "serve --broker A=b:1"),
-        ("terminal", "/s.toml", "serve --broker A=b:1 --scenario /s.toml"),
+        ("terminal", "/s.toml", "serve --scenario /s.toml --broker A=b:1"),
         ("broker", "/s.toml", "serve --broker-port 8200 --data-dir /d --scenario /s.toml"),
-        ("all", "", "serve --broker A=b:1 --broker-port 8200 --data-dir /d"),
+        ("all", "", "serve --broker-port 8200 --data-dir /d --broker A=b:1"),
     ],
 )
 def test_the_image_passes_the_scenario_in_every_role(

@@ -224,6 +224,7 @@ def test_draining_is_shown() -> None:
         assert terminal(client, 1)["state"] == "draining"
 
 
+@pytest.mark.long
 def test_asking_for_a_restart_skips_the_wait_after_many_crashes() -> None:
     with running() as ready, httpx.Client(base_url=ready.control_url, timeout=5) as control:
         for crashes in range(9):
@@ -250,7 +251,6 @@ def test_terminals_end_with_their_supervisor_even_frozen(number: signal.Signals)
             until(lambda: all(map(ended, [ready.pid, *pids])))
 
 
-@pytest.mark.long
 def test_a_stopped_terminal_is_ended_by_force() -> None:
     with running() as ready, httpx.Client(base_url=ready.control_url) as control:
         pid = terminal(control, 1)["pid"]
@@ -290,6 +290,7 @@ def test_faults_of_a_stopped_terminal_end_when_it_goes_on() -> None:
         assert control.get("/faults").json()["active"] == []
 
 
+@pytest.mark.long
 def test_a_terminal_with_all_the_faults_it_may_have_starts_again() -> None:
     names = ["copy_ticks_range"] * 32
     with running() as ready, httpx.Client(base_url=ready.control_url, timeout=30) as control:
@@ -397,6 +398,7 @@ def test_a_scenario_whose_brokers_are_all_elsewhere_leaves_nothing_without_termi
     assert "all brokers are run elsewhere" in done.stderr
 
 
+@pytest.mark.long
 def test_a_data_directory_is_made_and_is_of_one_simulator_at_a_time(tmp_path: Path) -> None:
     data, ready_file = tmp_path / "data", tmp_path / "ready"
     ready_file.write_text("of the first")

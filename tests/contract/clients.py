@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -15,7 +15,6 @@ from tests.contract.targets import Account
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.history import HistoryQuery
 from mt5kit.domain.snapshots import Snapshot
-from mt5kit.domain.trades import Deal, Order
 from mt5kit.errors import BrokerTimeout, CallFailed, LoginRefused, Mt5SwarmError
 from mt5kit.secret import Secret
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
@@ -267,24 +266,20 @@ class AgentClient:
 
     def deals(self, first: int, last: int, symbol: str = "") -> list[Fields]:
         """See `Client.deals`."""
-        found: list[Deal] = []
-        query = HistoryQuery(first, last, symbol, None, PAGE)
-        while True:
-            page = self.run(self.link.deals(self.token, self.identity, query))
-            found += page.rows
-            if page.next_cursor is None:
-                return [_fields(deal) for deal in reversed(found)]
-            query = msgspec.structs.replace(query, before=page.next_cursor)
+        return self._pages(self.link.deals, HistoryQuery(first, last, symbol, None, PAGE))
 
     def done_orders(self, first: int, last: int, symbol: str = "") -> list[Fields]:
         """See `Client.done_orders`."""
-        found: list[Order] = []
-        query = HistoryQuery(first, last, symbol, None, PAGE)
+        return self._pages(self.link.orders, HistoryQuery(first, last, symbol, None, PAGE))
+
+    def _pages(self, read: Callable[..., Any], query: HistoryQuery) -> list[Fields]:
+        """Every row of a history, oldest first."""
+        found: list[Any] = []
         while True:
-            page = self.run(self.link.orders(self.token, self.identity, query))
+            page = self.run(read(self.token, self.identity, query))
             found += page.rows
             if page.next_cursor is None:
-                return [_fields(order) for order in reversed(found)]
+                return [_fields(row) for row in reversed(found)]
             query = msgspec.structs.replace(query, before=page.next_cursor)
 
     def trade_permissions(self) -> tuple[bool, bool]:

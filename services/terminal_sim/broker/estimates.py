@@ -1,10 +1,11 @@
 """What a deal would need and bring: ``order_calc_margin()`` and ``order_calc_profit()``."""
 
-from math import isfinite
-
 from terminal_sim.broker.amounts import Prices
 from terminal_sim.broker.codes import order_sign
 from terminal_sim.market.tape import Tape
+
+ASTRONOMIC = 1e15
+"""Volumes and prices are below it: no product of three such numbers overflows."""
 
 
 def order_margin(  # noqa: PLR0913, PLR0917 - the parameters of the function it stands behind
@@ -70,6 +71,5 @@ def order_profit(  # noqa: PLR0913, PLR0917 - likewise
 
 
 def _check(*numbers: float) -> None:
-    # Beyond this no product of three of them can overflow; no market is there either.
-    if not all(isfinite(number) and 0 < number < 1e15 for number in numbers):  # noqa: PLR2004
+    if not all(0 < number < ASTRONOMIC for number in numbers):  # false of NaN, too
         raise ValueError("volumes and prices are positive numbers")

@@ -38,8 +38,9 @@ class LongBars:
     def holding(self, symbol: str, length: Span, first: int, stop: int) -> list[Sums]:
         """Return the bars that hold the minutes ``[first, stop)``; the last ends at ``stop``."""
         edges = self._edges(length, first, stop)
-        parts = [self._whole(symbol, length, edges[:-1])] if edges.size > 2 else []  # noqa: PLR2004
-        parts.append(self._search(symbol, edges[-2:]))
+        last, whole = edges[-2:], edges[:-1]
+        parts = [self._whole(symbol, length, whole)] if whole.size > 1 else []
+        parts.append(self._search(symbol, last))
         return parts
 
     def _whole(self, symbol: str, length: Span, edges: Ints) -> Sums:

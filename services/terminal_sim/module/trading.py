@@ -2,7 +2,9 @@
 
 from itertools import count
 
-from terminal_sim.broker.estimates import order_margin, order_profit
+from msgspec.structs import asdict
+
+from terminal_sim.broker.estimates import ASTRONOMIC, order_margin, order_profit
 from terminal_sim.broker.messages import Answer, Checked, Trade, Traded
 from terminal_sim.broker.retcodes import objected, refused
 from terminal_sim.broker.values import CheckResult, TradeRequest, TradeResult
@@ -17,9 +19,6 @@ from terminal_sim.module.structs import StructSequence
 from terminal_sim.terminal.account import Session
 from terminal_sim.terminal.channel import LineDown, LineTimeout
 from terminal_sim.terminal.session import Terminal
-
-# No market is there, and products of three such numbers do not overflow.
-_ASTRONOMIC = 1e15
 
 
 class TradeFunctions:
@@ -124,44 +123,21 @@ class TradeFunctions:
 
 
 def _sent(request: TradeRequest, result: TradeResult, request_id: int) -> StructSequence:
-    return filled(
-        "OrderSendResult",
-        retcode=result.retcode,
-        deal=result.deal,
-        order=result.order,
-        volume=result.volume,
-        price=result.price,
-        bid=result.bid,
-        ask=result.ask,
-        comment=result.comment,
-        request_id=request_id,
-        retcode_external=result.retcode_external,
-        request=request_row(request),
-    )
+    values = asdict(result) | {"request_id": request_id, "request": request_row(request)}
+    return filled("OrderSendResult", **values)
 
 
 def _checked(request: TradeRequest, result: CheckResult) -> StructSequence:
-    return filled(
-        "OrderCheckResult",
-        retcode=result.retcode,
-        balance=result.balance,
-        equity=result.equity,
-        profit=result.profit,
-        margin=result.margin,
-        margin_free=result.margin_free,
-        margin_level=result.margin_level,
-        comment=result.comment,
-        request=request_row(request),
-    )
+    return filled("OrderCheckResult", **asdict(result), request=request_row(request))
 
 
 def _positive(name: str, value: object) -> float:
-    """Return a number above zero and below ``_ASTRONOMIC``.
+    """Return a number above zero and below ``ASTRONOMIC``.
 
     Raises:
         Refusal: -2.
     """
     given = number(name, value)
-    if not 0 < given < _ASTRONOMIC:  # false of NaN, too
+    if not 0 < given < ASTRONOMIC:  # false of NaN, too
         raise refusal("RES_E_INVALID_PARAMS")
     return given

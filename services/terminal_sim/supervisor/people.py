@@ -44,15 +44,20 @@ class Body(BaseModel):
         return _constant(f"DEAL_REASON_{self.by.upper()}")
 
 
-class Opening(Body):
-    """A position at the market's price."""
+class Ordering(Body):
+    """What every order has."""
 
     symbol: Symbol
-    type: Literal["buy", "sell"]
     volume: Volume
     sl: Price = 0.0
     tp: Price = 0.0
     comment: Comment = ""
+
+
+class Opening(Ordering):
+    """A position at the market's price."""
+
+    type: Literal["buy", "sell"]
 
     def request(self) -> TradeRequest:
         """Return what the broker is asked."""
@@ -67,16 +72,11 @@ class Opening(Body):
         )
 
 
-class Placing(Body):
+class Placing(Ordering):
     """A pending order."""
 
-    symbol: Symbol
     type: Literal["buy_limit", "sell_limit", "buy_stop", "sell_stop"]
-    volume: Volume
     price: Price
-    sl: Price = 0.0
-    tp: Price = 0.0
-    comment: Comment = ""
 
     def request(self) -> TradeRequest:
         """Return what the broker is asked."""

@@ -1,5 +1,6 @@
 """Brokers as their users meet them: two terminals of an account, people elsewhere, restarts."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import rpyc
 from rpyc.core.service import ClassicClient
 
+from terminal_sim.broker.messages import LENGTH_BYTES, Act, Answer, Refused
 from terminal_sim.testing import Ready, running
 
 SERVER = "Two-Demo"
@@ -255,11 +258,6 @@ def test_brokers_are_told(control: httpx.Client, ready: Ready) -> None:
 
 
 def test_nobody_else_acts_without_the_brokers_key(ready: Ready) -> None:
-    import asyncio  # noqa: PLC0415 - this test alone
-
-    import msgspec  # noqa: PLC0415
-
-    from terminal_sim.broker.messages import LENGTH_BYTES, Act, Answer, Refused  # noqa: PLC0415
 
     async def ask() -> Answer:
         reader, writer = await asyncio.open_connection(ready.brokers[0].host, ready.brokers[0].port)

@@ -1,6 +1,8 @@
 """The commands, as somebody types them."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import rpyc
+from rpyc.core.service import ClassicClient
 
 from terminal_sim.__main__ import main
 from terminal_sim.cli.control import Control
@@ -307,8 +311,6 @@ def test_health_and_status(at: Shell) -> None:
 
 
 def test_a_frozen_terminal_is_ill_and_one_in_a_login_is_not(at: Shell, ready: Ready) -> None:
-    import rpyc  # noqa: PLC0415 - this test alone
-    from rpyc.core.service import ClassicClient  # noqa: PLC0415
 
     where = ready.terminals[0]
     link = rpyc.connect(where.host, where.port, service=ClassicClient)
@@ -331,8 +333,6 @@ def test_a_frozen_terminal_is_ill_and_one_in_a_login_is_not(at: Shell, ready: Re
 
 
 def test_processes_of_the_simulator_import_nothing_of_the_command_line() -> None:
-    import subprocess  # noqa: PLC0415 - this test alone
-    import sys  # noqa: PLC0415
 
     code = (
         "import runpy, sys; runpy.run_module('terminal_sim', run_name='__mp_main__');"

@@ -31,6 +31,10 @@ run: $(RUN_STAMP) ## Run everything on this machine: PORT=8080 ACCOUNTS=3
 stop: $(RUN_STAMP) ## Stop what `make run` started; the data stays
 	@$(BIN)/python -m local_stack stop --data-dir $(DATA)
 
+.PHONY: rotate-keys
+rotate-keys: $(RUN_STAMP) ## Put stored passwords under a new key, while services run
+	@$(BIN)/python -m ops rotate-keys --data-dir $(DATA) $(ARGS)
+
 .PHONY: clean
 clean: ## Stop, and forget the data of `make run`
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local_stack stop --data-dir $(DATA); fi
@@ -84,6 +88,10 @@ conformance: $(DEV_STAMP) ## Run the conformance matrix and write docs/conforman
 .PHONY: faults
 faults: $(DEV_STAMP) ## Break the simulator in every way and write docs/fault-run.md
 	@MT5_FAULT_RECORD=docs/fault-run.md $(BIN)/pytest -q tests/unit/terminal_sim/test_sim_every_fault.py
+
+.PHONY: read-faults
+read-faults: $(DEV_STAMP) ## Read under every terminal fault and write docs/read-faults.md
+	@$(BIN)/python -m tests.load.read_faults
 
 .PHONY: lock
 lock: $(DEV_STAMP) ## Resolve the dependencies anew into the lock files

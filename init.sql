@@ -17,7 +17,7 @@ DO $roles$
 DECLARE
     v_role TEXT;
 BEGIN
-    FOREACH v_role IN ARRAY ARRAY['mt5_app', 'mt5_worker', 'mt5_monitor'] LOOP
+    FOREACH v_role IN ARRAY ARRAY['mt5_app', 'mt5_worker', 'mt5_keys', 'mt5_monitor'] LOOP
         BEGIN
             -- No password here: the deployment sets them. The monitor is granted to whoever reads.
             EXECUTE format(
@@ -31,7 +31,8 @@ BEGIN
 
     -- Such a role would see every row in spite of every policy below.
     SELECT rolname INTO v_role FROM pg_catalog.pg_roles
-    WHERE rolname IN ('mt5_app', 'mt5_worker', 'mt5_monitor') AND (rolsuper OR rolbypassrls)
+    WHERE rolname IN ('mt5_app', 'mt5_worker', 'mt5_keys', 'mt5_monitor')
+        AND (rolsuper OR rolbypassrls)
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'role % bypasses row security', v_role
@@ -41,7 +42,7 @@ END
 $roles$;
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO mt5_app, mt5_worker, mt5_monitor;
+GRANT USAGE ON SCHEMA public TO mt5_app, mt5_worker, mt5_keys, mt5_monitor;
 
 -- ---------------------------------------------------------------------------------------- tables
 
@@ -72,6 +73,11 @@ CREATE TABLE IF NOT EXISTS accounts (
     metadata JSONB NOT NULL DEFAULT '{}'::jsonb,
     CONSTRAINT accounts_login_server_key UNIQUE (login, server)
 );
+ALTER TABLE accounts ADD COLUMN IF NOT EXISTS connecting_from TEXT
+    CONSTRAINT accounts_connecting_from_check CHECK (
+    (connecting_from IS NOT NULL) = (state = 'connecting') AND connecting_from IN (
+        'new', 'connected', 'broker_disconnected', 'login_failed', 'disconnected',
+        'terminal_unavailable'));
 -- Rows are rewritten at every state change and poll mark; spare room keeps that off the indexes.
 ALTER TABLE accounts SET (fillfactor = 80);
 CREATE INDEX IF NOT EXISTS idx_accounts_user ON accounts (user_id, account_id);
@@ -82,6 +88,8 @@ COMMENT ON COLUMN accounts.account_id IS 'The caller''s own identifier, unique a
 COMMENT ON COLUMN accounts.login IS 'As the terminal reports it, not as it was typed.';
 COMMENT ON COLUMN accounts.encrypted_password IS 'Sealed by the vault under a key of this row.';
 COMMENT ON COLUMN accounts.wrapped_key IS 'The row''s key, wrapped by the key encryption_key_id.';
+COMMENT ON COLUMN accounts.connecting_from IS
+    'Where an account that is connecting stands with its stored credentials. Kept by a trigger.';
 COMMENT ON COLUMN accounts.last_error IS '{code, message} of the failure that led to this state.';
 
 CREATE TABLE IF NOT EXISTS account_state_transitions (
@@ -199,6 +207,8 @@ BEGIN
     NEW.updated_at := now();
     IF NEW.state IS DISTINCT FROM OLD.state THEN
         NEW.state_since := now();
+        -- A connect that fails ends where it began; and nobody has to remember to say where.
+        NEW.connecting_from := CASE NEW.state WHEN 'connecting' THEN OLD.state END;
     END IF;
     RETURN NEW;
 END
@@ -258,6 +268,29 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
              i.instance_id
     LIMIT 1
 $$;
+
+-- With the owner's rights, since a worker sees only the account that it names.
+CREATE OR REPLACE FUNCTION mend_connecting(p_seconds INTEGER) RETURNS INTEGER
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+    v_mended INTEGER;
+BEGIN
+    IF p_seconds IS NULL OR p_seconds NOT BETWEEN 0 AND 86400 THEN
+        RAISE EXCEPTION 'seconds must be 0 to 86400, not %', p_seconds
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Here and not at the function: only a superuser may set an unknown one there.
+    PERFORM set_config('app.mending', 'on', true);
+    UPDATE public.accounts SET state = connecting_from
+    WHERE state = 'connecting' AND state_since <= now() - make_interval(secs => p_seconds);
+    GET DIAGNOSTICS v_mended = ROW_COUNT;
+    PERFORM set_config('app.mending', '', true);
+    RETURN v_mended;
+END
+$$;
+COMMENT ON FUNCTION mend_connecting(INTEGER) IS
+    'Puts accounts back that have been connecting for so long: who connected them has died.';
 
 -- The two below run with the owner's rights, since only an owner may make or drop partitions, and
 -- take one lock, since every replica's worker may call them at the same minute.
@@ -369,25 +402,26 @@ COMMENT ON VIEW monitoring_dashboard IS
 REVOKE ALL ON
     accounts, account_state_transitions, websocket_subscriptions, instance_registry,
     terminal_events, audit_log, api_request_logs, api_request_logs_default, monitoring_dashboard
-FROM PUBLIC, mt5_app, mt5_worker, mt5_monitor;
+FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor;
 REVOKE ALL ON FUNCTION
     update_updated_at_column(), record_account_state(), refuse_change(),
     get_instance_for_account(BIGINT, TEXT), ensure_request_log_partitions(INTEGER),
-    drop_request_log_partitions(INTEGER)
-FROM PUBLIC, mt5_app, mt5_worker, mt5_monitor;
+    drop_request_log_partitions(INTEGER), mend_connecting(INTEGER)
+FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor;
 
 -- mt5_app answers a user's requests. What identifies a row is given once and never changed.
 GRANT SELECT, DELETE,
     INSERT (uuid, account_id, user_id, login, server, encrypted_password, wrapped_key,
         encryption_key_id, websocket_enabled, api_enabled, state, last_login, metadata),
     UPDATE (login, server, encrypted_password, wrapped_key, encryption_key_id, websocket_enabled,
-        api_enabled, is_active, state, last_error, last_login, metadata)
+        api_enabled, is_active, state, connecting_from, last_error, last_login, metadata)
 ON accounts TO mt5_app;
 GRANT SELECT ON account_state_transitions, websocket_subscriptions TO mt5_app;
 GRANT INSERT ON audit_log TO mt5_app;
 
 -- mt5_worker holds terminals and streams. It logs in with stored passwords but replaces none.
-GRANT SELECT, UPDATE (state, last_error, last_login, last_poll) ON accounts TO mt5_worker;
+GRANT SELECT, UPDATE (state, connecting_from, last_error, last_login, last_poll)
+ON accounts TO mt5_worker;
 GRANT SELECT, INSERT (account_id, user_id, instance_id),
     UPDATE (last_heartbeat, disconnected_at, close_code, is_active)
 ON websocket_subscriptions TO mt5_worker;
@@ -396,7 +430,14 @@ GRANT SELECT, INSERT ON terminal_events TO mt5_worker;
 GRANT INSERT ON audit_log, api_request_logs TO mt5_worker;
 GRANT USAGE ON SEQUENCE api_request_logs_id_seq TO mt5_worker;
 GRANT EXECUTE ON FUNCTION get_instance_for_account(BIGINT, TEXT),
-    ensure_request_log_partitions(INTEGER), drop_request_log_partitions(INTEGER) TO mt5_worker;
+    ensure_request_log_partitions(INTEGER), drop_request_log_partitions(INTEGER),
+    mend_connecting(INTEGER) TO mt5_worker;
+
+-- mt5_keys rotates keys: it wraps every row's key anew, and reads no sealed password.
+GRANT SELECT (id, uuid, login, server, wrapped_key, encryption_key_id),
+    UPDATE (wrapped_key, encryption_key_id)
+ON accounts TO mt5_keys;
+GRANT INSERT ON audit_log TO mt5_keys;
 
 GRANT SELECT (id, is_active) ON accounts TO mt5_monitor;
 GRANT SELECT (instance_type, assigned_accounts, cpu_usage, memory_usage, active_connections,
@@ -436,6 +477,18 @@ CREATE POLICY of_the_account ON accounts TO mt5_worker
     WITH CHECK (account_id = NULLIF(current_setting('app.account_id', true), ''));
 DROP POLICY IF EXISTS counted ON accounts;
 CREATE POLICY counted ON accounts FOR SELECT TO mt5_monitor USING (true);
+DROP POLICY IF EXISTS seen_for_rotation ON accounts;
+CREATE POLICY seen_for_rotation ON accounts FOR SELECT TO mt5_keys USING (true);
+DROP POLICY IF EXISTS rotated ON accounts;
+CREATE POLICY rotated ON accounts FOR UPDATE TO mt5_keys USING (true) WITH CHECK (true);
+-- For mend_connecting, which works as the owner: an update must see what it has made of a row.
+DROP POLICY IF EXISTS seen_in_mending ON accounts;
+CREATE POLICY seen_in_mending ON accounts FOR SELECT TO CURRENT_USER
+    USING (current_setting('app.mending', true) = 'on');
+DROP POLICY IF EXISTS mended ON accounts;
+CREATE POLICY mended ON accounts FOR UPDATE TO CURRENT_USER
+    USING (state = 'connecting' AND current_setting('app.mending', true) = 'on')
+    WITH CHECK (true);
 
 -- The subquery is itself bound by the policies of accounts.
 DROP POLICY IF EXISTS of_visible_accounts ON account_state_transitions;
@@ -462,7 +515,8 @@ CREATE POLICY of_no_user ON terminal_events TO mt5_worker USING (true) WITH CHEC
 
 -- Written and never read back by the roles that write them.
 DROP POLICY IF EXISTS appended ON audit_log;
-CREATE POLICY appended ON audit_log FOR INSERT TO mt5_app, mt5_worker WITH CHECK (true);
+CREATE POLICY appended ON audit_log FOR INSERT TO mt5_app, mt5_worker, mt5_keys
+    WITH CHECK (true);
 DROP POLICY IF EXISTS appended ON api_request_logs;
 CREATE POLICY appended ON api_request_logs FOR INSERT TO mt5_worker WITH CHECK (true);
 

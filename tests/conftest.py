@@ -62,6 +62,7 @@ class PostgresServer:
             owner=here(self._roles.owner),
             app=here(self._roles.app),
             worker=here(self._roles.worker),
+            keys=here(self._roles.keys),
         )
 
 

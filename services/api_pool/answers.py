@@ -1,17 +1,23 @@
 """What a successful answer looks like on the wire."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from api_pool.seen import Seen
 from mt5kit.domain.accounts import AccountInfo, AccountState
 from mt5kit.domain.instants import iso_utc, now_ms
-from mt5kit.domain.trades import Deal, Order, Position
+from mt5kit.domain.trades import Deal, Order
 from mt5kit.state.postgres import AccountError
+from mt5kit.state.redis import SyncStatus
 
 Source = Literal["terminal", "stream", "cache"]
+
+_ENCODER: Final = msgspec.json.Encoder()
+_JSON: Final = (b"content-type", b"application/json")
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,40 +31,6 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     age_ms: int
     queue_wait_ms: float | None = None
     broker_ms: float | None = None
-
-
-class InfoAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET …/info`."""
-
-    success: bool = True
-    account: AccountInfo
-    meta: Meta
-
-
-class PositionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET …/positions`."""
-
-    success: bool = True
-    positions: Sequence[Position]
-    meta: Meta
-
-
-class OrdersAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET …/orders`."""
-
-    success: bool = True
-    orders: Sequence[Order]
-    meta: Meta
-
-
-class SnapshotAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET …/snapshot`: account, positions and orders of one terminal turn."""
-
-    success: bool = True
-    account: AccountInfo
-    positions: Sequence[Position]
-    orders: Sequence[Order]
-    meta: Meta
 
 
 class DealsAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,11 +112,89 @@ class AssignAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: str
 
 
-def answer(body: msgspec.Struct) -> Response:
-    """A 200 of this body."""
-    return Response(msgspec.json.encode(body), media_type="application/json")
+class SyncAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST …/sync`: the job that was begun, or the one under way."""
+
+    success: bool = True
+    sync_id: str
+
+
+class SyncAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /sync/{sync_id}`: how far a job is; `progress` in percent, rows read so far."""
+
+    success: bool = True
+    sync_id: str
+    account_id: str
+    status: SyncStatus
+    progress: int
+    deals: int
+    orders: int
+    error: AccountError | None
+
+
+class CapacityAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /api/metrics/capacity`; the utilisation is in percent."""
+
+    success: bool = True
+    api_pool_utilization: float
+    current_replicas: int
+    api_sessions: int
+    api_max_sessions: int
+    ws_accounts: int
+    ws_max_accounts: int
+    ws_replicas: int
+
+
+class JsonResponse(Response):
+    """A body that is JSON already, without the work that a `Response` does for others."""
+
+    def __init__(self, body: bytes, status: int = 200) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = body
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), _JSON]
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send it."""
+        start = "http.response.start"
+        await send({"type": start, "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def answer(body: msgspec.Struct, status: int = 200) -> Response:
+    """A success with this body."""
+    return JsonResponse(_ENCODER.encode(body), status)
+
+
+def info_answer(seen: Seen, meta: Meta) -> Response:
+    """`GET …/info`: `success`, `account`, `meta`."""
+    return _joined((b'{"success":true,"account":', seen.account), meta)
+
+
+def positions_answer(seen: Seen, symbol: str | None, meta: Meta) -> Response:
+    """`GET …/positions`: `success`, `positions` of one symbol or all, `meta`."""
+    return _joined((b'{"success":true,"positions":', seen.positions_of(symbol)), meta)
+
+
+def orders_answer(seen: Seen, symbol: str | None, meta: Meta) -> Response:
+    """`GET …/orders`: `success`, `orders` of one symbol or all, `meta`."""
+    return _joined((b'{"success":true,"orders":', seen.orders_of(symbol)), meta)
+
+
+def snapshot_answer(seen: Seen, meta: Meta) -> Response:
+    """`GET …/snapshot`: `success`, `account`, `positions`, `orders` of one turn, `meta`."""
+    parts = (
+        *(b'{"success":true,"account":', seen.account),
+        *(b',"positions":', seen.positions),
+        *(b',"orders":', seen.orders),
+    )
+    return _joined(parts, meta)
 
 
 def age(as_of_ms: int) -> tuple[str, int]:
     """`as_of` and `age_ms` of a look; clocks that differ make no negative age."""
     return iso_utc(as_of_ms), max(now_ms() - as_of_ms, 0)
+
+
+def _joined(parts: tuple[bytes | msgspec.Raw, ...], meta: Meta) -> Response:
+    return JsonResponse(b"".join((*parts, b',"meta":', _ENCODER.encode(meta), b"}")))

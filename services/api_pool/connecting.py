@@ -4,57 +4,84 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 import structlog
 
 from api_pool.answers import ConnectAnswer
 from api_pool.directory import AccountDirectory, KnownAccount
-from api_pool.fleet import Fleet
+from api_pool.limits import RateLimiter
 from api_pool.looks import Looks
-from api_pool.reading import Reader
+from api_pool.memory import Kept
+from api_pool.places import Places
+from api_pool.reading import turn_meta
+from api_pool.routing import TurnRouter
+from api_pool.seen import Seen
+from api_pool.turns import ProofTurn, Taken
 from mt5kit.domain.brokers import Brokers
-from mt5kit.state.redis import Control, ControlChannel, StateUnavailable
+from mt5kit.errors import TerminalMoved
+from mt5kit.state.postgres import AuditEntry
+from mt5kit.state.redis import (
+    Control,
+    ControlChannel,
+    HistoryCache,
+    StateUnavailable,
+    SyncStore,
+)
 from mt5kit.terminal.credentials import Credentials
+from mt5kit.vault import AccountBinding, Vault
 
 log = structlog.get_logger(__name__)
 
-# The broker's 15 s, and what it takes to tell of it.
-LOGIN_OVERHEAD_S: Final = 2.0
+# A terminal that has just changed hands: the emptiest one is sought anew.
+PROOF_TRIES: Final = 3
+PROOF_PAUSE_S: Final = 0.3
 
 
 class Connector:
-    """Connects and disconnects accounts.
+    """Connects, disconnects and deletes accounts.
 
     Args:
-        reader: Keeps the look that a login gives.
-        fleet: The terminals.
         directory: The accounts.
-        looks: Placements and cached looks.
-        control: Tells whoever streams the account.
+        router: Finds who tries credentials.
+        places: Which terminal serves an account.
+        looks: What has been seen.
+        pages: Pages of history.
+        syncs: Jobs that a deletion ends.
+        control: Tells the other replicas and whoever streams the account.
         brokers: The servers we know.
-        login_timeout_s: What an unproven login may take.
+        vault: Seals credentials for their way to a terminal.
+        limiter: Connects per user.
+        turn_deadline_s: How long a connect may wait for its turn.
     """
 
     def __init__(  # noqa: PLR0913 - a composition root's list of parts
         self,
         *,
-        reader: Reader,
-        fleet: Fleet,
         directory: AccountDirectory,
+        router: TurnRouter,
+        places: Places,
         looks: Looks,
+        pages: HistoryCache,
+        syncs: SyncStore,
         control: ControlChannel,
         brokers: Brokers,
-        login_timeout_s: float,
+        vault: Vault,
+        limiter: RateLimiter,
+        turn_deadline_s: float,
     ) -> None:
-        self._reader = reader
-        self._fleet = fleet
         self._directory = directory
+        self._router = router
+        self._places = places
         self._looks = looks
+        self._pages = pages
+        self._syncs = syncs
         self._control = control
         self._brokers = brokers
-        self._login_timeout_s = login_timeout_s
+        self._vault = vault
+        self._limiter = limiter
+        self._deadline_s = turn_deadline_s
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def connect(
@@ -64,42 +91,43 @@ class Connector:
 
         Raises:
             BrokerUnknown: The server is not on the list.
+            RateLimited: The user connects too often.
             LoginRefused: The broker refused the credentials.
             BrokerTimeout: The broker did not answer in time.
             Conflict: The login is held under another id.
             AccountNotFound: The id is another user's.
+            ServiceOverloaded: No terminal has room.
             TerminalUnavailable: The terminal cannot log in now.
         """
         self._brokers.check(credentials.identity.server)
-        async with self._one_at_a_time(account_id), self._placed(account_id) as terminal_id:
-            session = self._fleet.session(terminal_id)
-            turn = await session.prove(
-                credentials, deadline_s=self._login_timeout_s + LOGIN_OVERHEAD_S
-            )
-            # The account is who the terminal says it is, not what was typed.
-            proven = Credentials(turn.value.identity, credentials.password)
-            await self._directory.save(user_id, account_id, proven)
+        self._limiter.admit(str(user_id))
+        async with self._one_at_a_time(account_id):
+            had = await self._places.had(account_id)
+            # Even a known account proves new credentials where fewest others wait for it.
+            terminal_id = await (self._places.emptiest() if had else self._places.place(account_id))
+            try:
+                async with self._directory.connecting(user_id, account_id):
+                    taken = await self._proven(terminal_id, credentials)
+                    seen = Seen.of_payload(bytes(taken.payload))
+                    # The account is who the terminal says it is, not what was typed.
+                    proven = Credentials(seen.identity, credentials.password)
+                    await self._directory.save(user_id, account_id, proven)
+            except BaseException:
+                if had is None:
+                    await self._give_up_place(account_id)
+                raise
+            await self._settle(account_id, had, taken)
+            kept = Kept(seen, taken.terminal_id, taken.instance_id, "cache", taken.as_of_ms)
             await self._announce(account_id)
-            seen = await self._reader.keep(account_id, terminal_id, turn.token, turn.value)
+            self._looks.heard(account_id, kept)
+            await self._looks.share(account_id, taken.token, kept)
         return ConnectAnswer(
             account_id=account_id,
-            instance_id=self._reader.instance_id,
-            terminal_id=terminal_id,
-            account=seen.account,
-            meta=self._reader.turn_meta(account_id, terminal_id, seen.seen_ms, turn),
+            instance_id=taken.instance_id,
+            terminal_id=taken.terminal_id,
+            account=seen.snapshot().account,
+            meta=turn_meta(account_id, taken),
         )
-
-    async def _announce(self, account_id: str) -> None:
-        """Drop what was seen under older credentials, and tell whoever streams the account.
-
-        The credentials are stored by now, so a state store that is away fails nobody: every look
-        is checked against the stored identity, and a stream reads it again when it signs in.
-        """
-        try:
-            await self._looks.cache.drop(account_id)
-            await self._control.publish(account_id, Control.CREDENTIALS)
-        except StateUnavailable as away:
-            log.warning("credentials_not_announced", error=away.message)
 
     async def disconnect(self, account: KnownAccount) -> None:
         """End the session and the streams; the sealed credentials stay. Repeating it is harmless.
@@ -109,8 +137,76 @@ class Connector:
         """
         async with self._one_at_a_time(account.account_id):
             await self._directory.disconnected(account)
-            await self._looks.forget(account.account_id)
-            await self._control.publish(account.account_id, Control.DISCONNECT)
+            await self._end(account.account_id, Control.DISCONNECT)
+
+    async def delete(self, account: KnownAccount, actor: str, request_id: str) -> None:
+        """Erase the account's credentials and state, and end its session and streams.
+
+        Args:
+            account: What is deleted.
+            actor: The name of the service key that asked.
+            request_id: Of the request.
+
+        Raises:
+            AccountNotFound: It was deleted meanwhile.
+            StateUnavailable: The state store is away; the credentials are erased all the same.
+        """
+        entry = AuditEntry(
+            actor=actor,
+            action="account.delete",
+            target=account.account_id,
+            detail={
+                "user_id": str(account.row.user_id),
+                "login": account.identity.login,
+                "server": account.identity.server,
+            },
+            request_id=request_id,
+        )
+        async with self._one_at_a_time(account.account_id):
+            await self._directory.delete(account, entry)
+            await self._end(account.account_id, Control.DELETED)
+            await self._syncs.cancel_account(account.account_id)
+
+    async def _proven(self, terminal_id: str, credentials: Credentials) -> Taken:
+        identity = credentials.identity
+        binding = AccountBinding(uuid4(), identity.login, identity.server)
+        turn = ProofTurn(binding, self._vault.seal(credentials.password, binding))
+        for _ in range(PROOF_TRIES - 1):
+            try:
+                return await self._router.on_terminal(terminal_id, turn, self._deadline_s)
+            except TerminalMoved:
+                # Nothing was tried yet.
+                await asyncio.sleep(PROOF_PAUSE_S)
+        return await self._router.on_terminal(terminal_id, turn, self._deadline_s)
+
+    async def _settle(self, account_id: str, had: str | None, taken: Taken) -> None:
+        """Serve the account where it is logged in now, rather than switch once more for it."""
+        if had is None or had == taken.terminal_id:
+            return
+        try:
+            await self._places.move(account_id, had, taken.terminal_id)
+        except StateUnavailable as away:
+            log.warning("account_not_moved", error=away.message)
+
+    async def _announce(self, account_id: str) -> None:
+        """Drop what was seen under older credentials, and tell whoever streams the account.
+
+        The credentials are stored by now, so a state store that is away fails nobody: every look
+        is checked against the stored identity, and a stream reads it again when it signs in.
+        """
+        try:
+            await self._looks.forget(account_id)
+            await self._pages.drop(account_id)
+            await self._control.publish(account_id, Control.CREDENTIALS)
+        except StateUnavailable as away:
+            log.warning("credentials_not_announced", error=away.message)
+
+    async def _end(self, account_id: str, why: Control) -> None:
+        self._looks.drop(account_id)
+        await self._places.remove(account_id)
+        await self._looks.forget(account_id)
+        await self._pages.drop(account_id)
+        await self._control.publish(account_id, why)
 
     @asynccontextmanager
     async def _one_at_a_time(self, account_id: str) -> AsyncIterator[None]:
@@ -118,21 +214,9 @@ class Connector:
         async with lock:
             yield
 
-    @asynccontextmanager
-    async def _placed(self, account_id: str) -> AsyncIterator[str]:
-        """A terminal for the account; a place made for a failed connect is given up again."""
-        had = await self._looks.placements.where(account_id)
-        terminal_id = await self._looks.place(account_id, self._fleet.terminal_ids)
-        try:
-            yield terminal_id
-        except BaseException:
-            if had is None:
-                await self._give_up_place(account_id)
-            raise
-
     async def _give_up_place(self, account_id: str) -> None:
         """Forget the place; why the connect failed matters more than that this failed too."""
         try:
-            await self._looks.forget(account_id)
+            await self._places.remove(account_id)
         except StateUnavailable as away:
             log.warning("place_not_given_up", error=away.message)

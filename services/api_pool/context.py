@@ -1,39 +1,74 @@
 """The process context: every long-lived part of an API replica, wired from its settings."""
 
 import asyncio
-from dataclasses import dataclass
-from typing import Self
+import hashlib
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
+from api_pool.background import Background
+from api_pool.budget import ServerBudget
+from api_pool.capacity import Capacity
 from api_pool.connecting import Connector
+from api_pool.demand import ReadCounter
 from api_pool.directory import AccountDirectory
-from api_pool.fleet import Fleet
+from api_pool.fleet import Fleet, FleetParts
+from api_pool.forwarding import KEY_HEADER, Forwarder
 from api_pool.gate import GateRules
+from api_pool.history_pages import HistoryPages
+from api_pool.housekeeping import Housekeeping
+from api_pool.invalidation import Invalidation
 from api_pool.keys import ApiKeys
 from api_pool.limits import RateLimiter
+from api_pool.local_turns import LocalTurns
 from api_pool.looks import Looks
+from api_pool.places import Board, Places
+from api_pool.pulse import MOVES_S, PULSE_S, Pulse, PulseStores
 from api_pool.reading import Reader
+from api_pool.registration import Registration
+from api_pool.request_log import RequestLogWriter
+from api_pool.routing import TurnRouter
+from api_pool.sessions import SessionAccounts
 from api_pool.settings import ApiSettings
+from api_pool.store_watch import StoreWatch
 from api_pool.streams import StreamAssigner
+from api_pool.syncing import SyncParts, SyncRunner
 from mt5kit.domain.brokers import Brokers
+from mt5kit.secret import Secret
 from mt5kit.state.keys import Keys
-from mt5kit.state.postgres import AccountStore, Database
+from mt5kit.state.postgres import AccountStore, Database, InstanceReport, WorkerStore
 from mt5kit.state.redis import (
+    BoardStore,
     ControlChannel,
+    DemandStore,
+    HistoryCache,
+    KeeperPlan,
+    LeaseKeeper,
     LeaseStore,
     LiveStore,
+    LoginBudgetStore,
     PlacementStore,
     Redis,
     RedisProbe,
+    ShareStore,
     SnapshotCache,
     StreamPlacementStore,
+    SyncStore,
     TicketStore,
     open_redis,
 )
 from mt5kit.telemetry.http_metrics import HttpMetrics
+from mt5kit.telemetry.request_log_metrics import RequestLogMetrics
+from mt5kit.telemetry.session_metrics import SessionMetrics
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
-from mt5kit.vault import KeyRing, Vault
+from mt5kit.terminal.address import AddressGuard
+from mt5kit.terminal.scheduling import RefusalMemory
+from mt5kit.vault import Vault
+
+SECONDS_A_MINUTE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,72 +84,304 @@ class ProcessContext:
     redis: Redis
     redis_probe: RedisProbe
     database: Database
+    worker_database: Database
+    background: Background
+    forwarder: Forwarder
+    board: Board
+    places: Places
     fleet: Fleet
+    local_turns: LocalTurns
     directory: AccountDirectory
     reader: Reader
     connector: Connector
+    syncs: SyncStore
+    sync_runner: SyncRunner
     assigner: StreamAssigner
+    capacity: Capacity
+    pulse: Pulse
+    invalidation: Invalidation
+    request_log: RequestLogWriter
+    housekeeping: Housekeeping
+    registration: Registration
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @classmethod
-    async def from_settings(cls, settings: ApiSettings) -> Self:
+    @staticmethod
+    async def from_settings(settings: ApiSettings) -> "ProcessContext":
         """Wire everything; nothing is connected before it is used.
 
         Raises:
             KeyRingInvalid: The vault's key ring cannot be used.
             ValueError: A clock rule, network or address is malformed.
         """
-        ring = await asyncio.to_thread(KeyRing.load, settings.key_ring_file)
-        registry = CollectorRegistry()
-        redis, names = open_redis(settings.redis_url.get_secret_value()), Keys()
+        vault = await asyncio.to_thread(Vault.from_file, settings.key_ring_file)
         database = await Database.open(
             settings.database_url.get_secret_value(), application_name=settings.instance_id
         )
-        fleet = Fleet.of(settings, redis, names, TerminalMetrics(registry))
-        directory = AccountDirectory(AccountStore(database), Vault(ring))
-        looks = Looks(
-            LiveStore(redis, names), SnapshotCache(redis, names), PlacementStore(redis, names)
+        worker_database = await Database.open(
+            settings.worker_database_url.get_secret_value(),
+            application_name=f"{settings.instance_id}-worker",
         )
-        brokers = Brokers(settings.broker_servers, settings.default_clock)
-        reader = Reader(settings.instance_id, fleet, directory, looks, brokers)
-        connector = Connector(
-            reader=reader,
-            fleet=fleet,
-            directory=directory,
-            looks=looks,
-            control=ControlChannel(redis, names),
-            brokers=brokers,
-            login_timeout_s=settings.login_timeout_s,
-        )
-        assigner = StreamAssigner(
-            settings.stream_terminals,
-            StreamPlacementStore(redis, names),
-            LeaseStore(redis, names),
-            TicketStore(redis, names),
-            settings.ws_base_url,
-        )
-        return cls(
-            settings=settings,
-            registry=registry,
-            http_metrics=HttpMetrics(registry),
-            gate=GateRules(
-                keys=ApiKeys("X-API-Key", settings.api_keys),
-                admin_keys=ApiKeys("X-Admin-API-Key", settings.admin_api_keys),
-                limiter=RateLimiter("key", settings.key_rate),
-            ),
-            account_limiter=RateLimiter("account", settings.account_rate),
-            brokers=brokers,
-            redis=redis,
-            redis_probe=RedisProbe(redis, names),
-            database=database,
-            fleet=fleet,
-            directory=directory,
-            reader=reader,
-            connector=connector,
-            assigner=assigner,
-        )
+        return _Wiring(settings, vault, database, worker_database).context()
+
+    @property
+    def default_max_age_ms(self) -> int:
+        """The age that callers take who do not say."""
+        return self.board.default_age_ms
+
+    def start(self) -> None:
+        """Take leases, exchange with the other replicas, write what is logged."""
+        self.request_log.start()
+        self.fleet.start()
+        self.background.every("pulse", PULSE_S, self.pulse.beat)
+        self.background.every("even-out", MOVES_S, self.pulse.even_out)
+        self.background.every("sync-jobs", PULSE_S, self.sync_runner.look)
+        self.background.every("invalidation", PULSE_S, self.invalidation.listen)
+        self.housekeeping.start()
+        self.registration.start()
+
+    async def drain(self) -> None:
+        """Give the terminals to the other replicas, and answer through them for a while yet."""
+        self.draining.set()
+        lag = asyncio.create_task(asyncio.sleep(self.settings.drain_s))
+        await self.fleet.hand_over()
+        await lag
 
     async def aclose(self) -> None:
-        """End what `from_settings` made, terminals first."""
-        await self.fleet.aclose()
-        await self.database.aclose()
-        await self.redis.aclose()
+        """End what `from_settings` made and `start` began, terminals first, whatever fails."""
+        async with AsyncExitStack() as last_first:
+            last_first.push_async_callback(self.redis.aclose)
+            last_first.push_async_callback(self.database.aclose)
+            last_first.push_async_callback(self.worker_database.aclose)
+            last_first.push_async_callback(self.request_log.aclose)
+            last_first.push_async_callback(self.housekeeping.aclose)
+            last_first.push_async_callback(self.registration.aclose)
+            last_first.push_async_callback(self.forwarder.aclose)
+            last_first.push_async_callback(self.background.aclose)
+            last_first.push_async_callback(self.fleet.hand_over)
+
+
+class _Wiring:
+    """Makes the parts of a context, each once."""
+
+    def __init__(
+        self, settings: ApiSettings, vault: Vault, database: Database, worker_database: Database
+    ) -> None:
+        self.settings = settings
+        self.vault = vault
+        self.database = database
+        self.worker_database = worker_database
+        self.redis, self.names = open_redis(settings.redis_url.get_secret_value()), Keys()
+        self.registry = CollectorRegistry()
+        self.session_metrics = SessionMetrics(self.registry)
+        self.background = Background()
+        self.watch = StoreWatch()
+        self.brokers = Brokers(settings.broker_servers, settings.default_clock)
+        self.worker = WorkerStore(worker_database)
+        self.directory = AccountDirectory(AccountStore(database), vault)
+        self.leases = LeaseStore(self.redis, self.names)
+        self.placements = PlacementStore(self.redis, self.names)
+        self.streams = StreamPlacementStore(self.redis, self.names)
+        self.control = ControlChannel(self.redis, self.names)
+        self.pages = HistoryPages(HistoryCache(self.redis, self.names), self.background, self.watch)
+        self.syncs = SyncStore(self.redis, self.names)
+        self.board = Board(settings.mt5_connection_pool_size)
+        self.places = Places(self.placements, self.board, settings.session_idle_s, self.watch)
+        self.counter = ReadCounter()
+        self.sessions = SessionAccounts(self.worker, vault, self.background)
+        self.budget = ServerBudget(
+            LoginBudgetStore(self.redis, self.names), settings.login_budget_per_minute, self.watch
+        )
+        self.looks = Looks(
+            instance_id=settings.instance_id,
+            live=LiveStore(self.redis, self.names),
+            cache=SnapshotCache(self.redis, self.names),
+            brokers=self.brokers,
+            background=self.background,
+            watch=self.watch,
+        )
+        self.key_limiter = RateLimiter("key", settings.key_rate)
+        self.account_limiter = RateLimiter("account", settings.account_rate)
+
+    def context(self) -> ProcessContext:
+        """All of it."""
+        settings = self.settings
+        fleet = self._fleet()
+        local = LocalTurns(
+            fleet=fleet,
+            sessions=self.sessions,
+            looks=self.looks,
+            brokers=self.brokers,
+            vault=self.vault,
+            login_timeout_s=settings.login_timeout_s,
+            metrics=self.session_metrics,
+        )
+        forwarder = Forwarder(Secret(settings.internal_key.get_secret_value()))
+        router = TurnRouter(fleet, local, self.places, self.leases, forwarder, self.watch)
+        http_metrics = HttpMetrics(self.registry)
+        pulse = self._pulse(fleet)
+        self.board.attach(fleet.entries)
+        sync_runner = SyncRunner(
+            SyncParts(
+                store=self.syncs,
+                placements=self.placements,
+                places=self.places,
+                fleet=fleet,
+                sessions=self.sessions,
+                pages=self.pages,
+                brokers=self.brokers,
+                background=self.background,
+            )
+        )
+        return ProcessContext(
+            settings=settings,
+            registry=self.registry,
+            http_metrics=http_metrics,
+            gate=self._gate(),
+            account_limiter=self.account_limiter,
+            brokers=self.brokers,
+            redis=self.redis,
+            redis_probe=RedisProbe(self.redis, self.names),
+            database=self.database,
+            worker_database=self.worker_database,
+            background=self.background,
+            forwarder=forwarder,
+            board=self.board,
+            places=self.places,
+            fleet=fleet,
+            local_turns=local,
+            directory=self.directory,
+            reader=self._reader(router),
+            connector=self._connector(router),
+            syncs=self.syncs,
+            sync_runner=sync_runner,
+            assigner=self._assigner(),
+            capacity=Capacity(
+                board=self.board,
+                placements=self.placements,
+                streams=self.streams,
+                leases=self.leases,
+                stream_terminals=settings.stream_terminals,
+            ),
+            pulse=pulse,
+            invalidation=Invalidation(self.control, self.directory, self.looks, fleet),
+            request_log=RequestLogWriter(self.worker, RequestLogMetrics(self.registry)),
+            housekeeping=Housekeeping(self.worker),
+            registration=Registration(self.worker, self._report(fleet, http_metrics)),
+        )
+
+    def _fleet(self) -> Fleet:
+        settings = self.settings
+        addresses = {one.terminal_id: one for one in settings.api_terminals}
+        ids = tuple(addresses)
+        fleet = Fleet(
+            FleetParts(
+                instance_id=settings.instance_id,
+                addresses=addresses,
+                guard=AddressGuard(settings.terminals_networks),
+                sessions=self.sessions,
+                looks=self.looks,
+                budget=self.budget,
+                metrics=TerminalMetrics(self.registry),
+                session_metrics=self.session_metrics,
+                refusals=RefusalMemory(),
+            )
+        )
+        plan = KeeperPlan(
+            "api",
+            settings.instance_id,
+            lambda: ids,
+            settings.own_terminals,
+            ttl_ms=settings.lease_ttl_ms,
+            url=settings.reached_at,
+        )
+        fleet.attach(
+            LeaseKeeper(
+                self.leases,
+                plan,
+                on_gained=fleet.gained,
+                on_losing=fleet.losing,
+                on_lost=fleet.lost,
+            )
+        )
+        return fleet
+
+    def _pulse(self, fleet: Fleet) -> Pulse:
+        return Pulse(
+            stores=PulseStores(
+                board=BoardStore(self.redis, self.names),
+                demand=DemandStore(self.redis, self.names),
+                placements=self.placements,
+                shares=ShareStore(self.redis, self.names),
+                leases=self.leases,
+            ),
+            fleet=fleet,
+            board=self.board,
+            places=self.places,
+            counter=self.counter,
+            sessions=self.sessions,
+            keys=self.key_limiter,
+            accounts=self.account_limiter,
+            budget=self.budget,
+            metrics=self.session_metrics,
+        )
+
+    def _gate(self) -> GateRules:
+        settings = self.settings
+        internal = hashlib.sha256(settings.internal_key.get_secret_value().encode()).hexdigest()
+        return GateRules(
+            keys=ApiKeys("X-API-Key", settings.api_keys),
+            admin_keys=ApiKeys("X-Admin-API-Key", settings.admin_api_keys),
+            internal_keys=ApiKeys(KEY_HEADER, {"replicas": internal}),
+            limiter=self.key_limiter,
+        )
+
+    def _reader(self, router: TurnRouter) -> Reader:
+        return Reader(
+            directory=self.directory,
+            looks=self.looks,
+            pages=self.pages,
+            router=router,
+            counter=self.counter,
+            metrics=self.session_metrics,
+            turn_deadline_s=self.settings.turn_deadline_s,
+        )
+
+    def _connector(self, router: TurnRouter) -> Connector:
+        per_second = self.settings.connects_per_minute / SECONDS_A_MINUTE
+        return Connector(
+            directory=self.directory,
+            router=router,
+            places=self.places,
+            looks=self.looks,
+            pages=self.pages.cache,
+            syncs=self.syncs,
+            control=self.control,
+            brokers=self.brokers,
+            vault=self.vault,
+            limiter=RateLimiter("user's connects", per_second, burst_s=SECONDS_A_MINUTE),
+            turn_deadline_s=self.settings.turn_deadline_s,
+        )
+
+    def _assigner(self) -> StreamAssigner:
+        return StreamAssigner(
+            self.settings.stream_terminals,
+            self.streams,
+            self.leases,
+            TicketStore(self.redis, self.names),
+            self.settings.ws_base_url,
+        )
+
+    def _report(self, fleet: Fleet, http: HttpMetrics) -> Callable[[], InstanceReport]:
+        def report() -> InstanceReport:
+            owned = fleet.owned.values()
+            well = all(terminal.up for terminal in owned)
+            return InstanceReport(
+                instance_id=self.settings.instance_id,
+                instance_type="api",
+                assigned_accounts=self.sessions.rows(),
+                active_connections=http.running,
+                health_status="healthy" if well else "degraded",
+                hostname=socket.gethostname(),
+            )
+
+        return report

@@ -1,88 +1,228 @@
-"""The API terminals of this replica: links, sessions, leases."""
+"""The API terminals of this replica: a lease, a link, a scheduler and what is read of each."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from api_pool.settings import ApiSettings
-from mt5kit.errors import TerminalUnavailable
-from mt5kit.state.keys import Keys
-from mt5kit.state.redis import KeeperPlan, LeaseKeeper, LeaseStore, Redis
+import structlog
+
+from api_pool.demand import DemandBook
+from api_pool.looks import Looks
+from api_pool.sessions import SessionAccounts
+from mt5kit.domain.instants import now_ms
+from mt5kit.domain.snapshots import Snapshot
+from mt5kit.errors import LoginRefused, Mt5SwarmError, TerminalMoved
+from mt5kit.state.redis import Lease, LeaseKeeper, TerminalEntry
+from mt5kit.telemetry.session_metrics import SessionMetrics
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
-from mt5kit.terminal.address import AddressGuard
+from mt5kit.terminal.address import AddressGuard, TerminalAddress
 from mt5kit.terminal.link import TerminalLink
-from mt5kit.terminal.session import TerminalSession
+from mt5kit.terminal.scheduling import (
+    Entrant,
+    LoginBudget,
+    RefusalMemory,
+    SchedulerParts,
+    TerminalScheduler,
+)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class OwnedTerminal:
+    """A terminal for as long as this replica holds its lease."""
+
+    terminal_id: str
+    link: TerminalLink
+    scheduler: TerminalScheduler
+    demand: DemandBook
+    since_ms: int = field(default_factory=now_ms)
+    was_up: bool = False
+
+    @property
+    def up(self) -> bool:
+        """Whether it takes turns."""
+        return self.link.connected and self.scheduler.up
+
+    def entry(self, owner: str) -> TerminalEntry:
+        """What the board says of it."""
+        if self.up is not self.was_up:
+            self.was_up, self.since_ms = self.up, now_ms()
+        switch_s = self.scheduler.switch_s
+        return TerminalEntry(
+            owner=owner,
+            up=self.up,
+            since_ms=self.since_ms,
+            switch_ms=None if switch_s is None else round(switch_s * 1000),
+            waiting=self.scheduler.waiting,
+            at_ms=0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FleetParts:
+    """What the terminals of a replica share."""
+
+    instance_id: str
+    addresses: Mapping[str, TerminalAddress]
+    guard: AddressGuard
+    sessions: SessionAccounts
+    looks: Looks
+    budget: LoginBudget
+    metrics: TerminalMetrics
+    session_metrics: SessionMetrics
+    refusals: RefusalMemory
 
 
 class Fleet:
-    """Every terminal of the role has a link; only the leased ones give turns.
+    """Takes up a terminal when its lease is gained, and lays it down when it goes.
 
     Args:
-        links: By terminal id.
-        keeper: Holds the leases.
-        metrics: Of terminals.
+        parts: What the terminals share.
     """
 
-    def __init__(
-        self, links: Mapping[str, TerminalLink], keeper: LeaseKeeper, metrics: TerminalMetrics
-    ) -> None:
-        self._links = links
-        self._keeper = keeper
-        self._sessions = {
-            terminal_id: TerminalSession(link, self._token_source(terminal_id), metrics)
-            for terminal_id, link in links.items()
-        }
-
-    @classmethod
-    def of(cls, settings: ApiSettings, redis: Redis, keys: Keys, metrics: TerminalMetrics) -> Self:
-        """Wire links and keeper from the settings; connects nothing yet."""
-        guard = AddressGuard(settings.terminals_networks)
-        links = {
-            address.terminal_id: TerminalLink(address, guard, metrics)
-            for address in settings.api_terminals
-        }
-        ids = tuple(links)
-        plan = KeeperPlan("api", settings.instance_id, lambda: ids, settings.own_terminals)
-        return cls(links, LeaseKeeper(LeaseStore(redis, keys), plan), metrics)
+    def __init__(self, parts: FleetParts) -> None:
+        self._parts = parts
+        self._owned: dict[str, OwnedTerminal] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._keeper: LeaseKeeper | None = None
 
     @property
-    def terminal_ids(self) -> Sequence[str]:
-        """Every terminal of the role, ours or not."""
-        return tuple(self._links)
+    def instance_id(self) -> str:
+        """This replica."""
+        return self._parts.instance_id
 
-    def session(self, terminal_id: str) -> TerminalSession:
-        """The session of a terminal that this replica holds.
+    @property
+    def owned(self) -> Mapping[str, OwnedTerminal]:
+        """The terminals this replica holds now."""
+        return self._owned
+
+    def attach(self, keeper: LeaseKeeper) -> None:
+        """Learn who holds the leases; the keeper in turn tells `gained`, `losing` and `lost`."""
+        self._keeper = keeper
+
+    def entries(self) -> dict[str, TerminalEntry]:
+        """What the board is to say of our terminals."""
+        return {one: owned.entry(self.instance_id) for one, owned in self._owned.items()}
+
+    def start(self) -> None:
+        """Begin to take leases."""
+        self._leases().start()
+
+    def holds(self, terminal_id: str) -> bool:
+        """Whether the terminal is this replica's now."""
+        return terminal_id in self._owned
+
+    def terminal(self, terminal_id: str) -> OwnedTerminal:
+        """A terminal that this replica holds.
 
         Raises:
-            TerminalUnavailable: It is another replica's, or nobody's yet, or unknown.
+            TerminalMoved: It is another's, or nobody's.
         """
-        session = self._sessions.get(terminal_id)
-        if session is None:
-            raise TerminalUnavailable(f"terminal {terminal_id} is not configured", retry_after_s=5)
-        self.token(terminal_id)
-        return session
-
-    def token(self, terminal_id: str) -> int:
-        """The fencing token of our lease; raises TerminalUnavailable without one."""
-        return self._keeper.token_of(terminal_id)
+        owned = self._owned.get(terminal_id)
+        if owned is None:
+            raise TerminalMoved(f"terminal {terminal_id} is not held by this replica")
+        return owned
 
     def describe(self) -> dict[str, object]:
-        """For `/health/ready`: which terminals are leased and connected."""
+        """For `/health/ready`: which terminals are leased here and how they are."""
         return {
-            terminal_id: {"leased": terminal_id in self._keeper.held, "connected": link.connected}
-            for terminal_id, link in self._links.items()
+            terminal_id: {
+                "leased": terminal_id in self._owned,
+                "connected": terminal_id in self._owned and self._owned[terminal_id].link.connected,
+                "up": terminal_id in self._owned and self._owned[terminal_id].up,
+            }
+            for terminal_id in self._parts.addresses
         }
 
-    async def start(self) -> None:
-        """Take leases, then connect in the background; needs a running event loop."""
-        self._keeper.start()
-        for link in self._links.values():
-            link.start()
+    def gained(self, lease: Lease) -> None:
+        """Take up a terminal."""
+        terminal_id = lease.terminal_id
+        parts = self._parts
+        parts.session_metrics.lease_events.labels("gained").inc()
+        link = TerminalLink(parts.addresses[terminal_id], parts.guard, parts.metrics)
+        demand = DemandBook()
+        scheduler = TerminalScheduler(
+            link,
+            lambda: self._leases().token_of(terminal_id),
+            SchedulerParts(
+                metrics=parts.metrics,
+                budget=parts.budget,
+                source=_Refresh(demand, parts.sessions),
+                events=_Events(terminal_id, parts),
+                refusals=parts.refusals,
+            ),
+        )
+        self._owned[terminal_id] = OwnedTerminal(terminal_id, link, scheduler, demand)
+        link.start()
+        scheduler.start()
 
-    async def aclose(self) -> None:
-        """Give the leases back first, so that another replica may go on, then hang up."""
-        await self._keeper.close()
-        await asyncio.gather(*(link.aclose() for link in self._links.values()))
+    async def losing(self, terminal_id: str) -> None:
+        """Let the call in progress end, before the lease is given back."""
+        owned = self._owned.get(terminal_id)
+        if owned is not None:
+            await owned.scheduler.hand_over()
 
-    def _token_source(self, terminal_id: str) -> Callable[[], int]:
-        return lambda: self._keeper.token_of(terminal_id)
+    def lost(self, terminal_id: str) -> None:
+        """Lay down a terminal: whoever asks for it from now on is refused."""
+        owned = self._owned.pop(terminal_id, None)
+        if owned is None:
+            return
+        self._parts.session_metrics.lease_events.labels("lost").inc()
+        task = asyncio.create_task(_lay_down(owned), name=f"lay-down-{terminal_id}")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def hand_over(self) -> None:
+        """Give all leases back, each as soon as the call in progress on its terminal has ended."""
+        await self._leases().close()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    def _leases(self) -> LeaseKeeper:
+        if self._keeper is None:
+            raise RuntimeError("the fleet was used before its keeper was attached")
+        return self._keeper
+
+
+async def _lay_down(owned: OwnedTerminal) -> None:
+    try:
+        await owned.scheduler.hand_over()
+        await owned.link.aclose()
+    except Exception:
+        log.exception("terminal_not_laid_down", terminal_id=owned.terminal_id)
+
+
+class _Refresh:
+    """A `RefreshSource`: what is read of a terminal's accounts."""
+
+    def __init__(self, demand: DemandBook, sessions: SessionAccounts) -> None:
+        self._demand = demand
+        self._sessions = sessions
+
+    def demand(self) -> Mapping[str, float]:
+        return self._demand.rates()
+
+    async def entrant(self, account_id: str) -> Entrant | None:
+        return await self._sessions.to_refresh(account_id)
+
+
+class _Events:
+    """A `SchedulerEvents`: what a scheduler tells goes to memory, state store and database."""
+
+    def __init__(self, terminal_id: str, parts: FleetParts) -> None:
+        self._terminal_id = terminal_id
+        self._parts = parts
+
+    def looked(self, account_id: str, token: int, snapshot: Snapshot) -> None:
+        self._parts.looks.looked(account_id, self._terminal_id, token, snapshot)
+        self._parts.sessions.looked(account_id, connected=snapshot.terminal.connected)
+
+    def refused(self, account_id: str, error: LoginRefused) -> None:
+        self._parts.sessions.refused(account_id, error)
+
+    def changed(self, up: bool, why: Mt5SwarmError | None) -> None:
+        log.warning(
+            "terminal_up" if up else "terminal_down",
+            terminal_id=self._terminal_id,
+            why=None if why is None else why.message,
+        )

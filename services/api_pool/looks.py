@@ -1,103 +1,175 @@
-"""What the replicas have seen, shared through the state store, and what to do when it is away."""
+"""What has been seen of accounts: in this process, and shared through the state store."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from api_pool.background import Background
+from api_pool.memory import Kept, LookMemory
+from api_pool.seen import Seen
+from api_pool.store_watch import StoreWatch
+from mt5kit.domain.brokers import Brokers
+from mt5kit.domain.instants import now_ms
+from mt5kit.domain.snapshots import Snapshot
 from mt5kit.errors import StaleToken
 from mt5kit.state.redis import (
     CachedSnapshot,
     LiveState,
     LiveStore,
-    PlacementStore,
     SnapshotCache,
     StateUnavailable,
 )
 
+if TYPE_CHECKING:
+    from api_pool.answers import Source
+
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
+# A poller looks at least once a second; beyond two it is gone, and a terminal turn is surer.
+NEXT_LOOK_TIMEOUT_S: Final = 2.0
+NEXT_LOOK_STEP_S: Final = 0.05
 
-# A state store that hangs costs its timeout once in so long, not every read of every caller.
-AWAY_S: Final = 2.0
 
-
-@dataclass(slots=True)
 class Looks:
-    """Live states of streams, looks of API terminals, and which terminal an account is on.
+    """Live states of streams and looks of API terminals, in memory and in the state store.
 
     Args:
+        instance_id: This replica.
         live: Of the streams.
         cache: Of the API terminals.
-        placements: Of the accounts.
+        brokers: Clocks of the servers.
+        background: Writes what nobody waits for.
+        watch: Knows whether the state store is away.
         clock: Monotonic seconds.
     """
 
-    live: LiveStore
-    cache: SnapshotCache
-    placements: PlacementStore
-    clock: Callable[[], float] = time.monotonic
-    _places: dict[str, str] = field(default_factory=dict)
-    _away_until: float = float("-inf")
+    def __init__(  # noqa: PLR0913 - a composition root's list of parts
+        self,
+        *,
+        instance_id: str,
+        live: LiveStore,
+        cache: SnapshotCache,
+        brokers: Brokers,
+        background: Background,
+        watch: StoreWatch,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._instance_id = instance_id
+        self._live = live
+        self._cache = cache
+        self._brokers = brokers
+        self._background = background
+        self._watch = watch
+        self._clock = clock
+        self._memory = LookMemory(clock=clock)
+        self._unwritten: dict[str, tuple[int, Kept]] = {}
 
-    async def live_of(self, account_id: str) -> LiveState | None:
-        """Where the account's stream stands; None without one.
+    async def kept(self, account_id: str, max_age_ms: int) -> Kept | None:
+        """The freshest look that is at most `max_age_ms` old, None without one.
 
-        Raises:
-            StateUnavailable: The state store is away.
+        For a streamed account an age of 0 waits for the poller's next look (contracts §1).
         """
-        return await self._asked(lambda: self.live.read(account_id))
-
-    async def cached_of(self, account_id: str) -> CachedSnapshot | None:
-        """The last look of an API terminal.
-
-        Raises:
-            StateUnavailable: The state store is away.
-        """
-        return await self._asked(lambda: self.cache.get(account_id))
-
-    async def keep(self, account_id: str, token: int, look: CachedSnapshot) -> None:
-        """Cache a look; what cannot be cached makes the next read slower and this one no worse."""
+        asked_ms = now_ms()
+        known = self._memory.current(account_id)
+        if known is not None and max_age_ms and known.as_of_ms >= asked_ms - max_age_ms:
+            return known
         try:
-            await self._asked(lambda: self.cache.put(account_id, token, look))
+            if max_age_ms == 0:
+                return await self._next_look(account_id, asked_ms)
+            known = await self._watch.asked(lambda: self._shared(account_id))
+        except StateUnavailable as away:
+            log.warning("read_without_state_store", error=away.message)
+            known = self._memory.last(account_id)
+        if known is not None and max_age_ms and known.as_of_ms >= asked_ms - max_age_ms:
+            return known
+        return None
+
+    def looked(self, account_id: str, terminal_id: str, token: int, snapshot: Snapshot) -> None:
+        """Keep what a terminal of ours has shown, here at once and in the state store soon."""
+        kept = self.of(account_id, terminal_id, snapshot)
+        self._memory.put(account_id, kept)
+        writing = account_id in self._unwritten
+        self._unwritten[account_id] = (token, kept)
+        if not writing:
+            self._background.spawn(f"look-{account_id}", self._write(account_id))
+
+    def of(self, account_id: str, terminal_id: str, snapshot: Snapshot) -> Kept:
+        """A look of a terminal of ours in the form in which it is kept."""
+        known = self._memory.last(account_id)
+        if (
+            known is not None
+            and known.terminal_id == terminal_id
+            and known.as_of_ms == snapshot.seen_ms
+        ):
+            return known
+        seen = Seen.of(snapshot.in_utc(self._brokers.clock_of(snapshot.account.server)))
+        return Kept(seen, terminal_id, self._instance_id, "cache", snapshot.seen_ms)
+
+    def heard(self, account_id: str, kept: Kept) -> None:
+        """Keep what another replica's terminal has shown; its owner shares it."""
+        self._memory.put(account_id, kept)
+
+    async def share(self, account_id: str, token: int, kept: Kept) -> None:
+        """Put a look into the state store; unshared, it makes later reads slower, not worse."""
+        look = CachedSnapshot(kept.as_of_ms, kept.terminal_id, kept.instance_id, kept.seen.payload)
+        try:
+            await self._watch.asked(lambda: self._cache.put(account_id, token, look))
         except (StateUnavailable, StaleToken) as unkept:
-            log.warning("look_not_cached", error=unkept.message)
+            log.info("look_not_cached", error=unkept.message)
 
-    async def place(self, account_id: str, terminals: Sequence[str]) -> str:
-        """The account's terminal, from memory while the state store is away.
-
-        Owners keep serving without it (contracts §6): the lease and the fence still guard.
-
-        Raises:
-            ServiceOverloaded: No terminal has room, or the store is away and we never knew.
-        """
-        try:
-            terminal_id = await self._asked(lambda: self.placements.place(account_id, terminals))
-        except StateUnavailable:
-            if account_id not in self._places:
-                raise
-            return self._places[account_id]
-        self._places[account_id] = terminal_id
-        return terminal_id
+    def drop(self, account_id: str) -> None:
+        """Forget what this process remembers of the account."""
+        self._memory.drop(account_id)
+        self._unwritten.pop(account_id, None)
 
     async def forget(self, account_id: str) -> None:
-        """Give up the account's place and its cached look.
+        """Forget the account's look, here and in the state store.
 
         Raises:
             StateUnavailable: The state store is away.
         """
-        self._places.pop(account_id, None)
-        await self.placements.remove(account_id)
-        await self.cache.drop(account_id)
+        self.drop(account_id)
+        await self._cache.drop(account_id)
 
-    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
-        if self.clock() < self._away_until:
-            raise StateUnavailable("the state store does not answer", retry_after_s=AWAY_S)
-        try:
-            return await ask()
-        except StateUnavailable:
-            self._away_until = self.clock() + AWAY_S
-            raise
+    async def _write(self, account_id: str) -> None:
+        """Write the newest look; those that came while the last was written are skipped."""
+        while account_id in self._unwritten:
+            token, kept = self._unwritten[account_id]
+            await self.share(account_id, token, kept)
+            if self._unwritten.get(account_id) == (token, kept):
+                del self._unwritten[account_id]
+
+    async def _shared(self, account_id: str) -> Kept | None:
+        live, cached = await asyncio.gather(
+            self._live.read(account_id), self._cache.get(account_id)
+        )
+        if live is None and cached is None:
+            self._memory.drop(account_id)
+            return None
+        if live is not None and (cached is None or live.as_of_ms >= cached.as_of_ms):
+            return self._remember(account_id, live)
+        return self._remember(account_id, cached) if cached is not None else None
+
+    def _remember(self, account_id: str, stored: LiveState | CachedSnapshot) -> Kept:
+        source: Source = "stream" if isinstance(stored, LiveState) else "cache"
+        known = self._memory.last(account_id)
+        if known is not None and known.seen.payload == stored.payload and known.source == source:
+            kept = known.true_at(stored.as_of_ms)
+        else:
+            seen = Seen.of_payload(stored.payload)
+            kept = Kept(seen, stored.terminal_id, stored.instance_id, source, stored.as_of_ms)
+        return self._memory.put(account_id, kept)
+
+    async def _next_look(self, account_id: str, after_ms: int) -> Kept | None:
+        deadline = self._clock() + NEXT_LOOK_TIMEOUT_S
+        while self._clock() < deadline:
+            live = await self._watch.asked(lambda: self._live.read(account_id))
+            if live is None:
+                return None
+            if live.as_of_ms >= after_ms:
+                return self._remember(account_id, live)
+            await asyncio.sleep(NEXT_LOOK_STEP_S)
+        return None

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 
 from mt5kit.domain.broker_time import DEFAULT_RULE
 from mt5kit.settings import ServiceSettings
+from mt5kit.state.redis import LEASE_TTL_MS
 from mt5kit.terminal.address import TerminalAddress
 
 
@@ -15,8 +16,13 @@ class ApiSettings(ServiceSettings):
 
     Args:
         instance_id: This replica; in Swarm its slot hostname.
+        host: Where it listens.
+        port: Where it listens.
+        internal_url: Where the other replicas reach it; `http://<instance_id>:<port>` by default.
+        internal_key: Shared by the replicas; opens `/internal/`, which nginx does not route.
         redis_url: With the password, if any.
         database_url: As role `mt5_app`.
+        worker_database_url: As role `mt5_worker`.
         key_ring_file: The vault's key ring.
         api_keys: JSON `{name: SHA-256 hex of the key}`.
         admin_api_keys: The same for `/api/admin/`.
@@ -28,13 +34,26 @@ class ApiSettings(ServiceSettings):
         default_clock: Clock rule of a server that is not listed.
         ws_base_url: Where browsers reach `/ws/`, e.g. `wss://mt5.example.com`.
         login_timeout_s: What an unproven login may take.
-        key_rate: Requests per second and key.
-        account_rate: Requests per second and account.
+        turn_deadline_s: How long a request may wait for its turn on a terminal.
+        key_rate: Requests per second and key, of all replicas together.
+        account_rate: Requests per second and account, likewise.
+        connects_per_minute: Connects per minute and user.
+        mt5_connection_pool_size: Accounts a terminal serves by turns, at most.
+        login_budget_per_minute: Logins per minute and broker server, of all replicas together:
+            what the broker puts up with.
+        session_idle_s: A session unread for so long gives way to a new one when there is no room.
+        lease_ttl_ms: After which a dead replica's terminals are others'.
+        drain_s: How long a replica that stops still answers, until nobody sends it requests.
     """
 
     instance_id: str = Field(default_factory=socket.gethostname)
+    host: str = "0.0.0.0"  # noqa: S104 - inside its container
+    port: int = 8000
+    internal_url: str = ""
+    internal_key: SecretStr
     redis_url: SecretStr
     database_url: SecretStr
+    worker_database_url: SecretStr
     key_ring_file: Path
     api_keys: dict[str, str]
     admin_api_keys: dict[str, str] = Field(default_factory=dict)
@@ -46,5 +65,17 @@ class ApiSettings(ServiceSettings):
     default_clock: str = DEFAULT_RULE
     ws_base_url: str
     login_timeout_s: float = Field(default=15.0, gt=0, le=60)
+    turn_deadline_s: float = Field(default=15.0, gt=0, le=60)
     key_rate: float = Field(default=200.0, gt=0)
     account_rate: float = Field(default=20.0, gt=0)
+    connects_per_minute: float = Field(default=30.0, gt=0)
+    mt5_connection_pool_size: int = Field(default=20, ge=1, le=1000)
+    login_budget_per_minute: float = Field(default=600.0, gt=0)
+    session_idle_s: float = Field(default=300.0, gt=0)
+    lease_ttl_ms: int = Field(default=LEASE_TTL_MS, ge=500, le=60_000)
+    drain_s: float = Field(default=3.0, ge=0, le=30)
+
+    @property
+    def reached_at(self) -> str:
+        """The base URL under which other replicas reach this one."""
+        return self.internal_url or f"http://{self.instance_id}:{self.port}"

@@ -39,6 +39,7 @@ class RoleDsns(msgspec.Struct, frozen=True):
     owner: str
     app: str
     worker: str
+    keys: str
 
 
 class EmbeddedPostgres(EmbeddedServer):
@@ -220,7 +221,7 @@ class EmbeddedRedis(EmbeddedServer):
 
 
 async def apply_schema(owner_dsn: str, schema: Path = SCHEMA_FILE) -> RoleDsns:
-    """Bring a database to the present schema and give its two roles new random passwords.
+    """Bring a database to the present schema and give its three roles new random passwords.
 
     Args:
         owner_dsn: Connection string of a role that owns the database and may create roles.
@@ -234,7 +235,8 @@ async def apply_schema(owner_dsn: str, schema: Path = SCHEMA_FILE) -> RoleDsns:
         statements = await asyncio.to_thread(schema.read_text, encoding="utf-8")
     except FileNotFoundError:
         raise EmbeddedServerError(f"{schema} is missing: run from a complete clone") from None
-    passwords = {role: secrets.token_urlsafe(24) for role in ("mt5_app", "mt5_worker")}
+    roles = ("mt5_app", "mt5_worker", "mt5_keys")
+    passwords = {role: secrets.token_urlsafe(24) for role in roles}
     connection = await asyncpg.connect(owner_dsn)
     try:
         await connection.execute(statements)
@@ -243,8 +245,8 @@ async def apply_schema(owner_dsn: str, schema: Path = SCHEMA_FILE) -> RoleDsns:
             await connection.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
     finally:
         await connection.close()
-    app, worker = (_as_role(owner_dsn, role, passwords[role]) for role in passwords)
-    return RoleDsns(owner=owner_dsn, app=app, worker=worker)
+    app, worker, keys = (_as_role(owner_dsn, role, passwords[role]) for role in roles)
+    return RoleDsns(owner=owner_dsn, app=app, worker=worker, keys=keys)
 
 
 def _as_role(dsn: str, role: str, password: str) -> str:

@@ -121,6 +121,8 @@ async def running_stack(
         await _start(stack, servers)
         report("the database schema")
         dsns = await apply_schema(servers.postgres.dsn(DATABASE))
+        # For `make rotate-keys` beside this run.
+        write_private(data_dir / "keys-database-url.secret", dsns.keys.encode())
         terminals = servers.simulator.terminals()
         token = secrets.token_urlsafe(24)
         parts = Parts(data_dir, demo, base_url, dsns, servers.redis.url, terminals, token)
@@ -210,6 +212,9 @@ def _api_settings(parts: Parts) -> ApiSettings:
         instance_id="api-1",
         redis_url=SecretStr(parts.redis_url),
         database_url=SecretStr(parts.dsns.app),
+        worker_database_url=SecretStr(parts.dsns.worker),
+        internal_url=f"{parts.base_url}/services/api-pool",
+        internal_key=SecretStr(secrets.token_urlsafe(24)),
         key_ring_file=_key_ring(parts.data_dir),
         api_keys={"local": _digest(parts.demo.api_key)},
         admin_api_keys={"local": _digest(parts.demo.admin_api_key)},

@@ -19,6 +19,7 @@ Mt5SwarmError
 │   │   ├── TerminalTimeout    no answer in time: the outcome is unknown
 │   │   ├── WrongAccount       the terminal refused: another account is logged in
 │   │   ├── StaleToken         the terminal refused: a newer owner has been there
+│   │   ├── TerminalMoved      nothing was begun: another replica holds the terminal, or will
 │   │   ├── PollSuperseded     the terminal refused: a newer poll has begun
 │   │   └── CallFailed         the MetaTrader5 module answered None
 │   ├── ServiceOverloaded      SERVICE_OVERLOADED    503
@@ -163,6 +164,10 @@ class WrongAccount(TerminalUnavailable):
 
 class StaleToken(TerminalUnavailable):
     """A newer owner has fenced this one off; the lease is lost."""
+
+
+class TerminalMoved(TerminalUnavailable):
+    """The terminal is another replica's, or about to be; the turn was not begun."""
 
 
 class PollSuperseded(TerminalUnavailable):

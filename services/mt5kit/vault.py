@@ -5,17 +5,11 @@ AES-256-GCM, and both are bound to the account by associated data: a ciphertext 
 row, or kept under a changed login, does not open.
 """
 
-import base64
-import binascii
-import datetime as dt
 import hashlib
 import hmac
-import json
-import re
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 from uuid import UUID
 
 import msgspec
@@ -23,27 +17,27 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mt5kit.errors import VaultFault
+from mt5kit.key_ring import KEY_BYTES, KeyMissing, KeyRing, KeyRingFile, KeyRingInvalid
 from mt5kit.secret import Secret
 
-_KEY_BYTES = 32
-"""AES-256."""
+__all__ = [
+    "AccountBinding",
+    "KeyMissing",
+    "KeyRing",
+    "KeyRingFile",
+    "KeyRingInvalid",
+    "SealBroken",
+    "Sealed",
+    "Vault",
+    "VaultFault",
+    "keyed_hash",
+]
 
 _NONCE_BYTES = 12
 """What GCM is specified for. Random ones are safe for 2^32 wraps under one key of the ring."""
 
 _HASH_KEY_BYTES = 16
 """Shorter HMAC keys can be guessed."""
-
-_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
-"""Ids stand in log lines and a column; a key in base64 is longer, so it cannot pass for one."""
-
-
-class KeyRingInvalid(VaultFault):
-    """The key ring cannot be used as it stands; names the file and the key id, never a key."""
-
-
-class KeyMissing(VaultFault):
-    """The ring lacks the key that something was sealed under; names its id."""
 
 
 class SealBroken(VaultFault):
@@ -77,87 +71,24 @@ class AccountBinding(msgspec.Struct, frozen=True):
         return b"".join(len(part).to_bytes(4) + part for part in parts)
 
 
-class KeyRing:
-    """Key-encryption keys by id; the active one wraps, all of them unwrap.
-
-    Args:
-        active: Id of the key that new seals are made under.
-        keys: 32 bytes each.
-
-    Raises:
-        KeyRingInvalid: A key has another length or stands twice, an id has strange characters,
-            or the active id is not among them.
-    """
-
-    __slots__ = ("__keys", "active")
-
-    def __init__(self, active: str, keys: Mapping[str, bytes]) -> None:
-        for key_id, key in keys.items():
-            if not _KEY_ID.fullmatch(key_id):
-                raise KeyRingInvalid("a key id is not 1 to 32 of A-Z a-z 0-9 . _ -")
-            if len(key) != _KEY_BYTES:
-                raise KeyRingInvalid(f"key {_shown(key_id)} has {len(key)} bytes, not {_KEY_BYTES}")
-        if len(set(keys.values())) != len(keys):
-            raise KeyRingInvalid("two key ids stand for the same key")
-        if active not in keys:
-            raise KeyRingInvalid(f"the active key {_shown(active)} is not among the keys")
-        self.active = active
-        self.__keys = dict(keys)
-
-    @classmethod
-    def generate(cls, key_id: str | None = None) -> Self:
-        """A ring with one new random key; its id is today's date (UTC) if none is given."""
-        key_id = key_id or f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"
-        return cls(key_id, {key_id: secrets.token_bytes(_KEY_BYTES)})
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """The ring in a secret file: `{"active": "<id>", "keys": {"<id>": "<base64>"}}`.
-
-        Raises:
-            KeyRingInvalid: The file is missing, unreadable, or not such a ring.
-        """
-        try:
-            text = path.read_bytes()
-        except OSError as error:
-            raise KeyRingInvalid(f"key ring {path}: {error.strerror}") from None
-        try:
-            return cls(*_parse_ring(text))
-        except KeyRingInvalid as error:
-            raise KeyRingInvalid(f"key ring {path}: {error.message}") from None
-
-    def dump(self) -> bytes:
-        """What `load` reads. Holds the keys: write it to a file that only its owner reads."""
-        keys = {key_id: base64.b64encode(key).decode() for key_id, key in self.__keys.items()}
-        return json.dumps({"active": self.active, "keys": keys}, indent=2).encode() + b"\n"
-
-    def key(self, key_id: str) -> bytes:
-        """The key of that id.
-
-        Raises:
-            KeyMissing: The ring has none.
-        """
-        try:
-            return self.__keys[key_id]
-        except KeyError:
-            raise KeyMissing(f"the key ring has no key {key_id!r}") from None
-
-    def __repr__(self) -> str:
-        return f"KeyRing(active={self.active!r}, ids={sorted(self.__keys)})"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a key ring is not pickled")
-
-
 class Vault:
-    """Seals and opens secrets with a key ring. Stateless otherwise; safe in any thread."""
+    """Seals and opens secrets with a key ring, or with the one a file holds; safe in any thread."""
 
-    def __init__(self, ring: KeyRing) -> None:
-        self._ring = ring
+    def __init__(self, ring: KeyRing | KeyRingFile) -> None:
+        self._source = ring
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """A vault that follows the key ring in a file. Blocks for the first reading.
+
+        Raises:
+            KeyRingInvalid: The file cannot be used.
+        """
+        return cls(KeyRingFile(path))
 
     def seal(self, secret: Secret, binding: AccountBinding) -> Sealed:
         """Seal a secret for an account, under the active key and a new data key."""
-        data_key = secrets.token_bytes(_KEY_BYTES)
+        data_key = secrets.token_bytes(KEY_BYTES)
         ciphertext = _encrypt(data_key, secret.reveal().encode(), binding.associated_data("data"))
         return self._wrapped(data_key, ciphertext, binding)
 
@@ -183,13 +114,27 @@ class Vault:
         return self._wrapped(self._unwrap(sealed, binding), sealed.ciphertext, binding)
 
     def _wrapped(self, data_key: bytes, ciphertext: bytes, binding: AccountBinding) -> Sealed:
-        key_id = self._ring.active
-        layer = binding.associated_data(f"key {key_id}")
-        return Sealed(ciphertext, _encrypt(self._ring.key(key_id), data_key, layer), key_id)
+        ring = self._ring
+        layer = binding.associated_data(f"key {ring.active}")
+        return Sealed(ciphertext, _encrypt(ring.key(ring.active), data_key, layer), ring.active)
 
     def _unwrap(self, sealed: Sealed, binding: AccountBinding) -> bytes:
         layer = binding.associated_data(f"key {sealed.key_id}")
-        return _decrypt(self._ring.key(sealed.key_id), sealed.wrapped_key, layer)
+        return _decrypt(self._key(sealed.key_id), sealed.wrapped_key, layer)
+
+    @property
+    def _ring(self) -> KeyRing:
+        source = self._source
+        return source.current() if isinstance(source, KeyRingFile) else source
+
+    def _key(self, key_id: str) -> bytes:
+        try:
+            return self._ring.key(key_id)
+        except KeyMissing:
+            if not isinstance(self._source, KeyRingFile):
+                raise
+            # Another process may have sealed under a key that is a moment old.
+            return self._source.refresh().key(key_id)
 
 
 def keyed_hash(key: bytes, value: str) -> str:
@@ -213,43 +158,3 @@ def _decrypt(key: bytes, blob: bytes, associated: bytes) -> bytes:
         return AESGCM(key).decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], associated)
     except (InvalidTag, ValueError):
         raise SealBroken("a stored secret does not open for this account") from None
-
-
-def _parse_ring(text: bytes) -> tuple[str, dict[str, bytes]]:
-    complaint = None
-    try:
-        ring = json.loads(text, object_pairs_hook=_without_duplicates)
-    except json.JSONDecodeError as error:
-        complaint = f"line {error.lineno} column {error.colno} is not JSON"
-    except (UnicodeDecodeError, RecursionError):
-        complaint = "it is not JSON"
-    if complaint is not None:
-        # Out here, because the decoder's exceptions carry the whole text.
-        raise KeyRingInvalid(complaint)
-    if not isinstance(ring, dict) or set(ring) != {"active", "keys"}:
-        raise KeyRingInvalid('it must be an object with "active" and "keys"')
-    if not isinstance(ring["active"], str) or not isinstance(ring["keys"], dict):
-        raise KeyRingInvalid('"active" must be a key id and "keys" an object of keys by id')
-    return ring["active"], {key_id: _parse_key(key_id, key) for key_id, key in ring["keys"].items()}
-
-
-def _parse_key(key_id: str, text: object) -> bytes:
-    if isinstance(text, str):
-        try:
-            return base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            text = None
-    raise KeyRingInvalid(f"key {_shown(key_id)} is not base64")
-
-
-def _shown(key_id: str) -> str:
-    """An id for a message, unless it may be a key that was put in an id's place."""
-    return repr(key_id) if _KEY_ID.fullmatch(key_id) else "(not an id)"
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    # JSON parsers keep the last of two equal names: which key was meant cannot be known.
-    for name in (names := [name for name, _ in pairs]):
-        if names.count(name) > 1:
-            raise KeyRingInvalid(f"{_shown(name)} stands twice")
-    return dict(pairs)

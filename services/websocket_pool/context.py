@@ -27,7 +27,7 @@ from mt5kit.telemetry.readiness import Probe
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard
-from mt5kit.vault import KeyRing, Vault
+from mt5kit.vault import Vault
 from websocket_pool.admission import Admission
 from websocket_pool.credentials import CredentialSource, StoredCredentials
 from websocket_pool.door import Door
@@ -94,7 +94,7 @@ class StreamContext:
             KeyRingInvalid: The vault's key ring cannot be used.
             ValueError: A clock rule, network or address is malformed.
         """
-        ring = await asyncio.to_thread(KeyRing.load, settings.key_ring_file)
+        vault = await asyncio.to_thread(Vault.from_file, settings.key_ring_file)
         registry = CollectorRegistry()
         database = await Database.open(
             settings.worker_database_url.get_secret_value(),
@@ -109,7 +109,7 @@ class StreamContext:
             redis=open_redis(settings.redis_url.get_secret_value()),
             registry=registry,
             terminals=terminals,
-            credentials=StoredCredentials(WorkerStore(database), Vault(ring)),
+            credentials=StoredCredentials(WorkerStore(database), vault),
             brokers=Brokers(settings.broker_servers, settings.default_clock),
             rules=SessionRules(settings.instance_id),
             own=settings.own_terminals,

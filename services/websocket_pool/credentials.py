@@ -3,11 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import structlog
+
 from mt5kit.domain.accounts import AccountState
-from mt5kit.errors import LoginRefused
+from mt5kit.errors import LoginRefused, VaultFault
 from mt5kit.state.postgres import AccountError, WorkerStore
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.vault import Vault
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,8 @@ class StoredAccount:
         account_id: The caller's identifier.
         credentials: Of its last good connect.
         state: Where it stands.
-        seal: Other bytes for every connect, also with the same password.
+        seal: The sealed password: other bytes for every connect, also with the same password,
+            and the same ones whatever key it is wrapped under.
     """
 
     account_id: str
@@ -68,8 +73,18 @@ class StoredCredentials:
         """See `CredentialSource.read`."""
         stored = await self._store.credentials(account_id)
         login = stored.login
-        credentials = Credentials(login.identity, self._vault.open(login.sealed, login.binding))
-        return StoredAccount(account_id, credentials, stored.state, login.sealed.wrapped_key)
+        try:
+            password = self._vault.open(login.sealed, login.binding)
+        except VaultFault as closed:
+            log.error(  # noqa: TRY400 - the traceback tells nothing more
+                "password_not_opened",
+                account_id=account_id,
+                key_id=login.sealed.key_id,
+                error=closed.message,
+            )
+            raise
+        credentials = Credentials(login.identity, password)
+        return StoredAccount(account_id, credentials, stored.state, login.sealed.ciphertext)
 
     async def refused(self, account: StoredAccount, refusal: LoginRefused) -> None:
         """See `CredentialSource.refused`."""
@@ -77,5 +92,5 @@ class StoredCredentials:
             account.account_id,
             AccountState.LOGIN_FAILED,
             AccountError(refusal.code, refusal.message),
-            wrapped_key=account.seal,
+            ciphertext=account.seal,
         )

@@ -168,7 +168,8 @@ class Feed:
         if self._known_refused(account):
             raise LoginRefused("the broker has refused these credentials before")
         identity = account.credentials.identity
-        snapshot = await self._terminal.sign_in(self._token(), account.credentials)
+        signed = await self._terminal.sign_in(self._token(), account.credentials)
+        snapshot = signed.snapshot
         if snapshot.identity != identity:
             raise _Misled
         self._stream.see(snapshot.in_utc(self._parts.brokers.clock_of(identity.server)))

@@ -105,7 +105,7 @@ class Hub:
 
     def _control(self, account_id: str, control: Control) -> None:
         log.info("stream_control", account_id=account_id, control=control.value)
-        if control is Control.DISCONNECT:
+        if control in {Control.DISCONNECT, Control.DELETED}:
             self._tell(account_id, LocalSource.disconnect)
         else:
             self._opener.credentials_changed(account_id)

@@ -238,15 +238,15 @@ class AgentClient:
         # The link gives MetaTrader two seconds less than it has itself.
         deadline_s = timeout_ms / 1000 + 2
         try:
-            look = self.run(
+            signed = self.run(
                 self.link.sign_in(
                     self.token, Credentials(asked, secret), must_prove=prove, deadline_s=deadline_s
                 )
             )
         except (LoginRefused, CallFailed, BrokerTimeout) as refused:
             raise NotIn(_code(refused)) from refused
-        self.identity = look.identity
-        return _fields(look.account)
+        self.identity = signed.snapshot.identity
+        return _fields(signed.snapshot.account)
 
     def look(self) -> Snapshot:
         """Everything of one turn."""

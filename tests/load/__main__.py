@@ -1,14 +1,24 @@
-"""`make bench`: measure everything that is promised, print it and write docs/benchmarks.md."""
+"""`make bench`: measure everything that is promised, print it and write docs/benchmarks.md.
+
+`python -m tests.load sessions` measures one of the modules and only prints it.
+"""
 
 import datetime as dt
 import os
 import platform
+import sys
 from pathlib import Path
 
 from rich.console import Console
-from tests.load import scale, snapshots, streams
+from tests.load import scale, sessions, snapshots, streams
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
+MODULES = {
+    "snapshots": snapshots,
+    "streams": streams,
+    "scale": scale,
+    "sessions": sessions,
+}
 HEAD = """# Benchmarks
 
 Written by `make bench` on {date} UTC; run it to see your own machine's figures.
@@ -19,13 +29,15 @@ simulated. The machine is shared, so ratios within one run say more than millise
 
 
 def main() -> None:
-    """Run the benchmarks one after another."""
+    """Run the benchmarks one after another; those named on the command line, or all."""
     console = Console()
     tables = []
-    for module in (snapshots, streams, scale):
-        table = module.measure()
+    for name in sys.argv[1:] or MODULES:
+        table = MODULES[name].measure()
         table.show(console)
         tables.append(table.markdown())
+    if sys.argv[1:]:
+        return
     head = HEAD.format(
         date=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M}",
         cores=os.cpu_count(),

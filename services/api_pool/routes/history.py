@@ -8,50 +8,47 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from api_pool.answers import DealsAnswer, OrderHistoryAnswer, answer
-from api_pool.routes.requests import AccountInPath, Context, SymbolFilter
+from api_pool.history_pages import FIRST_PAGE, page_query
+from api_pool.routes.requests import LONGEST_AGE_MS, AccountInPath, Context, SymbolFilter
 from mt5kit.domain.brokers import Brokers
 from mt5kit.domain.history import HistoryQuery
-from mt5kit.domain.instants import now_ms, parse_instant_ms
+from mt5kit.domain.instants import parse_instant_ms
 from mt5kit.domain.trades import Cursor
 from mt5kit.errors import InvalidParameters
 from mt5kit.telemetry.http import mark_turn
 
 router = APIRouter(prefix="/api/mt5/account/{account_id}/history", tags=["history"])
 
-# What a person asks for first, and what a terminal answers in milliseconds.
-DEFAULT_SPAN_MS = 30 * 24 * 3_600_000
-# The terminal's own day may be ahead of UTC; a deal of this second must not be cut off.
-DAY_MS = 24 * 3_600_000
+# The past changes seldom, and a look at it costs a turn (contracts §1).
+DEFAULT_HISTORY_AGE_MS = 300_000
 
 
 class Page:
     """The query parameters of a page of history; instants in UTC epoch milliseconds."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - FastAPI reads the query's parameters here
         self,
         symbol: SymbolFilter,
         from_: Annotated[str | None, Query(alias="from", max_length=64)] = None,
         to: Annotated[str | None, Query(max_length=64)] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        limit: Annotated[int, Query(ge=1, le=1000)] = FIRST_PAGE,
         cursor: Annotated[str | None, Query(max_length=128)] = None,
+        max_age_ms: Annotated[int, Query(ge=0, le=LONGEST_AGE_MS)] = DEFAULT_HISTORY_AGE_MS,
+        fresh: Annotated[bool, Query()] = False,
     ) -> None:
-        self.end_ms = _instant("to", to) if to else now_ms() + DAY_MS
-        self.start_ms = _instant("from", from_) if from_ else max(self.end_ms - DEFAULT_SPAN_MS, 0)
-        if self.start_ms > self.end_ms:
+        self.start_ms = _instant("from", from_) if from_ else None
+        self.end_ms = _instant("to", to) if to else None
+        if self.start_ms is not None and self.end_ms is not None and self.start_ms > self.end_ms:
             raise InvalidParameters("from lies after to")
         self.symbol = symbol or ""
         self.limit = limit
         self.before = decode_cursor(cursor) if cursor else None
+        self.max_age_ms = 0 if fresh else max_age_ms
 
     def query(self, brokers: Brokers, server: str) -> HistoryQuery:
-        """The same in the broker's wall clock, which is what terminals are asked in."""
-        clock = brokers.clock_of(server)
-        return HistoryQuery(
-            clock.from_utc_ms(self.start_ms) // 1000,
-            clock.from_utc_ms(self.end_ms) // 1000,
-            self.symbol,
-            self.before,
-            self.limit,
+        """The same as terminals are asked."""
+        return page_query(
+            brokers, server, self.start_ms, self.end_ms, self.symbol, self.before, self.limit
         )
 
 
@@ -63,10 +60,9 @@ async def deals(
     request: Request, context: Context, asked: AccountInPath, page: PageQuery
 ) -> Response:
     """Deals of a span, newest first."""
-    mark_turn(request)
     account = await asked.find()
     query = page.query(context.brokers, account.identity.server)
-    read = await context.reader.deals(account, query)
+    read = await context.reader.deals(account, query, page.max_age_ms, lambda: mark_turn(request))
     cursor = encode_cursor(read.page.next_cursor)
     return answer(DealsAnswer(deals=read.page.rows, next_cursor=cursor, meta=read.meta))
 
@@ -76,10 +72,9 @@ async def orders(
     request: Request, context: Context, asked: AccountInPath, page: PageQuery
 ) -> Response:
     """Finished orders of a span, newest first."""
-    mark_turn(request)
     account = await asked.find()
     query = page.query(context.brokers, account.identity.server)
-    read = await context.reader.orders(account, query)
+    read = await context.reader.orders(account, query, page.max_age_ms, lambda: mark_turn(request))
     cursor = encode_cursor(read.page.next_cursor)
     return answer(OrderHistoryAnswer(orders=read.page.rows, next_cursor=cursor, meta=read.meta))
 

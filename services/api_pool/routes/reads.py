@@ -1,11 +1,21 @@
-"""Reading an account: info, positions, orders, snapshot; by path or by header."""
+"""Reading an account: info, positions, orders, snapshot; by path or by header.
 
-from fastapi import APIRouter, Request
+`OrdinaryReads` answers what nearly every request looks like; whatever has anything odd about it
+goes on to FastAPI's routes below, which judge it, refuse it in detail and document it all.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
 
-from api_pool.answers import InfoAnswer, OrdersAnswer, PositionsAnswer, SnapshotAnswer, answer
+from api_pool.answers import info_answer, orders_answer, positions_answer, snapshot_answer
 from api_pool.context import ProcessContext
 from api_pool.reading import Read
+from api_pool.routes.ordinary import OrdinaryRead, OrdinaryRequests
 from api_pool.routes.requests import (
     AccountInHeader,
     AccountInPath,
@@ -13,8 +23,10 @@ from api_pool.routes.requests import (
     Context,
     MaxAge,
     SymbolFilter,
+    context_in,
+    note_named,
 )
-from mt5kit.telemetry.http import mark_turn
+from mt5kit.telemetry.http import mark_turn_of
 
 router = APIRouter(prefix="/api/mt5", tags=["reads"])
 by_header = APIRouter(prefix="/api/mt5", tags=["reads by X-Account-ID"])
@@ -23,7 +35,7 @@ by_header = APIRouter(prefix="/api/mt5", tags=["reads by X-Account-ID"])
 @router.get("/account/{account_id}/info")
 async def info(request: Request, context: Context, asked: AccountInPath, age: MaxAge) -> Response:
     """All 28 fields of AccountInfo."""
-    return _info(await _look(request, context, asked, age))
+    return _info(await _look(request.scope, context, asked, age))
 
 
 @by_header.get("/account")
@@ -31,7 +43,7 @@ async def info_by_header(
     request: Request, context: Context, asked: AccountInHeader, age: MaxAge
 ) -> Response:
     """The same as `/account/{id}/info`."""
-    return _info(await _look(request, context, asked, age))
+    return _info(await _look(request.scope, context, asked, age))
 
 
 @router.get("/account/{account_id}/positions")
@@ -39,7 +51,7 @@ async def positions(
     request: Request, context: Context, asked: AccountInPath, age: MaxAge, symbol: SymbolFilter
 ) -> Response:
     """Open positions, of one symbol or all."""
-    return _positions(await _look(request, context, asked, age), symbol)
+    return _positions(await _look(request.scope, context, asked, age), symbol)
 
 
 @by_header.get("/positions")
@@ -47,7 +59,7 @@ async def positions_by_header(
     request: Request, context: Context, asked: AccountInHeader, age: MaxAge, symbol: SymbolFilter
 ) -> Response:
     """The same as `/account/{id}/positions`."""
-    return _positions(await _look(request, context, asked, age), symbol)
+    return _positions(await _look(request.scope, context, asked, age), symbol)
 
 
 @router.get("/account/{account_id}/orders")
@@ -55,7 +67,7 @@ async def orders(
     request: Request, context: Context, asked: AccountInPath, age: MaxAge, symbol: SymbolFilter
 ) -> Response:
     """Pending orders, of one symbol or all."""
-    return _orders(await _look(request, context, asked, age), symbol)
+    return _orders(await _look(request.scope, context, asked, age), symbol)
 
 
 @by_header.get("/orders")
@@ -63,7 +75,7 @@ async def orders_by_header(
     request: Request, context: Context, asked: AccountInHeader, age: MaxAge, symbol: SymbolFilter
 ) -> Response:
     """The same as `/account/{id}/orders`."""
-    return _orders(await _look(request, context, asked, age), symbol)
+    return _orders(await _look(request.scope, context, asked, age), symbol)
 
 
 @router.get("/account/{account_id}/snapshot")
@@ -71,29 +83,69 @@ async def snapshot(
     request: Request, context: Context, asked: AccountInPath, age: MaxAge
 ) -> Response:
     """Account, positions and orders of one terminal turn."""
-    read = await _look(request, context, asked, age)
-    seen = read.snapshot
-    return answer(
-        SnapshotAnswer(
-            account=seen.account, positions=seen.positions, orders=seen.orders, meta=read.meta
-        )
-    )
+    return _snapshot(await _look(request.scope, context, asked, age))
 
 
-async def _look(request: Request, context: ProcessContext, asked: AskedAccount, age: int) -> Read:
+class OrdinaryReads(BaseRoute):
+    """The same reads, without FastAPI's work for requests that need none of it.
+
+    A route of its own at the head of the router: it matches only what `OrdinaryRequests` can
+    read whole, and answers as the functions above do.
+    """
+
+    def __init__(self) -> None:
+        self._requests = OrdinaryRequests()
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match an ordinary read; everything else is somebody else's."""
+        asked = self._requests.read_in(scope)
+        if asked is None:
+            return Match.NONE, {}
+        return Match.FULL, {"route": asked.route, "mt5.ordinary": asked}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what `matches` has found."""
+        asked: OrdinaryRead = scope["mt5.ordinary"]
+        context = context_in(scope)
+        note_named(scope, asked.user, asked.account_id)
+        account = AskedAccount(context, asked.user, asked.account_id)
+        age = context.default_max_age_ms if asked.max_age_ms is None else asked.max_age_ms
+        read = await _look(scope, context, account, age)
+        response = _ANSWERS[asked.part](read, asked.symbol)
+        await response(scope, receive, send)
+
+
+def install_reads(app: FastAPI) -> None:
+    """Put every read into the app; before other routers, for they are what is asked most."""
+    app.router.routes.insert(0, OrdinaryReads())
+    app.include_router(router)
+    app.include_router(by_header)
+
+
+async def _look(scope: Scope, context: ProcessContext, asked: AskedAccount, age: int) -> Read:
     account = await asked.find()
-    return await context.reader.look(account, age, lambda: mark_turn(request))
+    return await context.reader.look(account, age, lambda: mark_turn_of(scope))
 
 
-def _info(read: Read) -> Response:
-    return answer(InfoAnswer(account=read.snapshot.account, meta=read.meta))
+def _info(read: Read, _symbol: str | None = None) -> Response:
+    return info_answer(read.seen, read.meta)
 
 
 def _positions(read: Read, symbol: str | None) -> Response:
-    kept = [p for p in read.snapshot.positions if symbol is None or p.symbol == symbol]
-    return answer(PositionsAnswer(positions=kept, meta=read.meta))
+    return positions_answer(read.seen, symbol, read.meta)
 
 
 def _orders(read: Read, symbol: str | None) -> Response:
-    kept = [o for o in read.snapshot.orders if symbol is None or o.symbol == symbol]
-    return answer(OrdersAnswer(orders=kept, meta=read.meta))
+    return orders_answer(read.seen, symbol, read.meta)
+
+
+def _snapshot(read: Read, _symbol: str | None = None) -> Response:
+    return snapshot_answer(read.seen, read.meta)
+
+
+_ANSWERS: Final[Mapping[str, Callable[[Read, str | None], Response]]] = {
+    "info": _info,
+    "positions": _positions,
+    "orders": _orders,
+    "snapshot": _snapshot,
+}

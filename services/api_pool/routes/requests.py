@@ -1,36 +1,51 @@
-"""What routes read from a request: the user, the account, the age they will take."""
+"""What routes read from a request: the user, the account, the age they will take.
+
+The dependencies are coroutines though none waits: FastAPI runs plain functions in a thread each,
+which cost a read five hops, a millisecond.
+"""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query, Request
+from starlette.types import Scope
 
 from api_pool.context import ProcessContext
 from api_pool.directory import KnownAccount
 from mt5kit.errors import InvalidParameters
+from mt5kit.telemetry.http import ACCOUNT_KEY, USER_KEY
 
-ACCOUNT_ID = r"^[A-Za-z0-9_-]{1,64}$"
-# What 20 sessions on one terminal at 1.5 s a switch leave room for (contracts §1).
-DEFAULT_MAX_AGE_MS = 60_000
-LONGEST_AGE_MS = 24 * 3_600_000
+ACCOUNT_ID: Final = r"^[A-Za-z0-9_-]{1,64}$"
+LONGEST_AGE_MS: Final = 24 * 3_600_000
 
 
-def context_of(request: Request) -> ProcessContext:
-    """The process context that the lifespan put into the app."""
-    context = request.app.state.context
+def context_in(scope: Scope) -> ProcessContext:
+    """The process context that was put into the app.
+
+    Raises:
+        TypeError: The app was made without it.
+    """
+    context = scope["app"].state.context
     if not isinstance(context, ProcessContext):
         raise TypeError("the app was started without its context")
     return context
 
 
+async def context_of(request: Request) -> ProcessContext:
+    """The same, for FastAPI."""
+    return context_in(request.scope)
+
+
 Context = Annotated[ProcessContext, Depends(context_of)]
 
 
-def user_of(
+async def user_of(
+    request: Request,
     x_user_id: Annotated[UUID, Header(description="The end user, a UUID.")],
 ) -> UUID:
     """The end user of a request without a body."""
+    request.scope[USER_KEY] = x_user_id
     return x_user_id
 
 
@@ -51,7 +66,13 @@ def agreed_user(header: UUID | None, body: UUID | None) -> UUID:
     return user
 
 
-@dataclass(frozen=True, slots=True)
+def note_named(scope: Scope, user: UUID, account_id: str) -> None:
+    """Leave in the scope whom and what a request names, for its record."""
+    scope[USER_KEY] = user
+    scope[ACCOUNT_KEY] = account_id
+
+
+@dataclass(slots=True)
 class AskedAccount:
     """The account a request names; looked up only when the rest of the request is in order."""
 
@@ -60,17 +81,25 @@ class AskedAccount:
     account_id: str
 
     async def find(self) -> KnownAccount:
-        """The account, if it is the user's and not asked for too often.
+        """The account as it stood a moment ago, if it is the user's and not asked for too often.
 
         Raises:
             AccountNotFound: There is none, or it is another user's.
             RateLimited: Too many requests for this account.
         """
         self.context.account_limiter.admit(self.account_id)
-        return await self.context.directory.find(self.user, self.account_id)
+        directory = self.context.directory
+        kept = directory.kept(self.user, self.account_id)
+        return kept or await directory.find(self.user, self.account_id)
+
+    async def find_now(self) -> KnownAccount:
+        """The account as it stands in the database; raises as `find` does."""
+        self.context.account_limiter.admit(self.account_id)
+        return await self.context.directory.find_now(self.user, self.account_id)
 
 
-def account_in_path(
+async def account_in_path(
+    request: Request,
     context: Context,
     user: User,
     account_id: Annotated[str, Path(pattern=ACCOUNT_ID)],
@@ -83,13 +112,18 @@ def account_in_path(
     """
     if x_account_id not in (None, account_id):
         raise InvalidParameters("X-Account-ID and the path name different accounts")
+    note_named(request.scope, user, account_id)
     return AskedAccount(context, user, account_id)
 
 
-def account_in_header(
-    context: Context, user: User, x_account_id: Annotated[str, Header(pattern=ACCOUNT_ID)]
+async def account_in_header(
+    request: Request,
+    context: Context,
+    user: User,
+    x_account_id: Annotated[str, Header(pattern=ACCOUNT_ID)],
 ) -> AskedAccount:
     """The account named in `X-Account-ID`."""
+    note_named(request.scope, user, x_account_id)
     return AskedAccount(context, user, x_account_id)
 
 
@@ -97,18 +131,21 @@ AccountInPath = Annotated[AskedAccount, Depends(account_in_path)]
 AccountInHeader = Annotated[AskedAccount, Depends(account_in_header)]
 
 
-def max_age(
-    max_age_ms: Annotated[int, Query(ge=0, le=LONGEST_AGE_MS)] = DEFAULT_MAX_AGE_MS,
+async def max_age(
+    context: Context,
+    max_age_ms: Annotated[int | None, Query(ge=0, le=LONGEST_AGE_MS)] = None,
     fresh: Annotated[bool, Query()] = False,
 ) -> int:
     """The age in milliseconds that the caller takes; `fresh=1` is 0."""
-    return 0 if fresh else max_age_ms
+    if fresh:
+        return 0
+    return context.default_max_age_ms if max_age_ms is None else max_age_ms
 
 
 MaxAge = Annotated[int, Depends(max_age)]
 
 
-def symbol_filter(
+async def symbol_filter(
     symbol: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
 ) -> str | None:
     """The symbol to keep, or None for all.

@@ -14,7 +14,7 @@ class Keys(msgspec.Struct, frozen=True):
     prefix: str = "mt5"
 
     def lease(self, terminal_id: str) -> str:
-        """Hash {owner, token}; TTL of the lease (10 s); written by the owner's keeper."""
+        """Hash {owner, token, url}; TTL of the lease (10 s); written by the owner's keeper."""
         return f"{self.prefix}:lease:{terminal_id}"
 
     def fence(self, terminal_id: str) -> str:
@@ -25,13 +25,17 @@ class Keys(msgspec.Struct, frozen=True):
         """Sorted set replica → last heartbeat in ms; TTL of a lease; written by every keeper."""
         return f"{self.prefix}:replicas:{role}"
 
+    def releases(self, role: Role) -> str:
+        """Channel, not a key: owners that gave a terminal back; sent with the release."""
+        return f"{self.prefix}:releases:{role}"
+
     def placements(self, role: Role) -> str:
         """Hash account → terminal; no TTL, it is a record; written by the API pool."""
         return f"{self.prefix}:placements:{role}"
 
     def sessions(self, role: Role, terminal_id: str) -> str:
-        """Set of the accounts placed on a terminal; no TTL; written with `placements`."""
-        return f"{self.prefix}:sessions:{role}:{terminal_id}"
+        """Sorted set account → last use in ms, of a terminal; no TTL; written with `placements`."""
+        return f"{self.prefix}:used:{role}:{terminal_id}"
 
     def stream_of(self, account_id: str) -> str:
         """String, the stream terminal of an account; TTL of the reservation; see `occupant`."""
@@ -55,6 +59,51 @@ class Keys(msgspec.Struct, frozen=True):
     def snapshot(self, account_id: str) -> str:
         """Hash, last look of an API terminal; TTL 10 min; written by the terminal's owner."""
         return f"{self.prefix}:snapshot:{account_id}"
+
+    def pages(self, account_id: str) -> str:
+        """Hash page → encoded history page; TTL 10 min; written by the terminal's owner."""
+        return f"{self.prefix}:pages:{account_id}"
+
+    def page_order(self, account_id: str) -> str:
+        """Sorted set page → when it was kept, in ms; TTL 10 min; written with `pages`."""
+        return f"{self.prefix}:page_order:{account_id}"
+
+    def demand(self, terminal_id: str) -> str:
+        """Hash account → reads not yet counted; TTL 60 s; added to by any replica of the API pool.
+
+        The terminal's owner takes it away.
+        """
+        return f"{self.prefix}:demand:{terminal_id}"
+
+    def share(self, kind: str, caller: str) -> str:
+        """Hash replica → "<requests per s> <ms>"; TTL 3 s; written by the replicas of the API pool.
+
+        `caller` is an identifier, never a key's text.
+        """
+        return f"{self.prefix}:share:{kind}:{caller}"
+
+    def logins(self, server: str) -> str:
+        """String, when a broker server's login budget is whole again, in µs; TTL until then.
+
+        Written by whoever is about to log in.
+        """
+        return f"{self.prefix}:logins:{server}"
+
+    def board(self, role: Role) -> str:
+        """Hash terminal → "<ms> <entry>"; TTL 60 s; written by the terminals' owners."""
+        return f"{self.prefix}:board:{role}"
+
+    def sync(self, sync_id: str) -> str:
+        """Hash, a sync job and who works on it; TTL 24 h; written by the API pool."""
+        return f"{self.prefix}:sync:{sync_id}"
+
+    def sync_of(self, account_id: str) -> str:
+        """String, the account's unfinished sync job; TTL 24 h; written with `sync`."""
+        return f"{self.prefix}:sync_of:{account_id}"
+
+    def syncs(self) -> str:
+        """Sorted set of unfinished sync jobs by creation in ms; TTL 24 h; written with `sync`."""
+        return f"{self.prefix}:syncs"
 
     def ticket(self, digest: str) -> str:
         """String, what a ticket grants; TTL of the ticket; named by the ticket's SHA-256 only."""

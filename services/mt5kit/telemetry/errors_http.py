@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from mt5kit.errors import (
     InternalFault,
@@ -21,7 +22,21 @@ from mt5kit.errors import (
 
 log = structlog.get_logger(__name__)
 
+CODE_KEY = "mt5.code"
 _WITH_RETRY_AFTER = (429, 503)
+
+
+class FailureResponse(Response):
+    """A failure on the wire; sending it leaves its code in the scope, for the envelope."""
+
+    def __init__(self, body: bytes, status: int, headers: dict[str, str], code: str) -> None:
+        super().__init__(body, status, headers, media_type="application/json")
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        scope[CODE_KEY] = self._code
+        await super().__call__(scope, receive, send)
 
 
 def failure_response(error: Mt5SwarmError, request_id: str) -> Response:
@@ -38,7 +53,7 @@ def failure_response(error: Mt5SwarmError, request_id: str) -> Response:
     headers = {}
     if error.status in _WITH_RETRY_AFTER and error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    return Response(orjson.dumps(body), error.status, headers, media_type="application/json")
+    return FailureResponse(orjson.dumps(body), error.status, headers, error.code)
 
 
 def install_failure_handlers(app: FastAPI) -> None:

@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
+from uuid import UUID
 
+import msgspec
 import structlog
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
@@ -14,9 +16,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mt5kit.errors import InternalFault, PayloadTooLarge, ServiceOverloaded
-from mt5kit.telemetry.errors_http import failure_response
+from mt5kit.telemetry.errors_http import CODE_KEY, failure_response
 from mt5kit.telemetry.http_metrics import HttpMetrics
-from mt5kit.telemetry.request_ids import request_id_of_scope
+from mt5kit.telemetry.logs import line_loggers
+from mt5kit.telemetry.request_ids import request_id_of
 
 log = structlog.get_logger(__name__)
 
@@ -25,11 +28,52 @@ MAX_BODY_BYTES: Final = 64 * 1024
 # Read and thrown away, so that the sender of a body too large still reads our answer.
 MAX_DRAINED_BYTES: Final = 32 * 1024 * 1024
 _TURN_KEY = "mt5.turn"
+# Where routes leave what the hook is told.
+ACCOUNT_KEY: Final = "mt5.account_id"
+USER_KEY: Final = "mt5.user_id"
+HEADERS_KEY: Final = "mt5.headers"
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """One request as it ended.
+
+    Attributes:
+        request_id: Its id.
+        method: As it was sent.
+        route: The template of its path, `unmatched` without one.
+        status: 0 if no answer was begun.
+        code: The failure's code, None for a success.
+        turn: Whether it waited for a terminal turn.
+        elapsed_ms: From its arrival to the end of its answer.
+        account_id: The account it named, if its route knows.
+        user_id: The end user it named, if its route knows.
+    """
+
+    request_id: str
+    method: str
+    route: str
+    status: int
+    code: str | None
+    turn: bool
+    elapsed_ms: float
+    account_id: str | None
+    user_id: UUID | None
 
 
 def mark_turn(request: Request) -> None:
     """Note that this request waited for a terminal turn: the `turn` label of its metric."""
-    request.scope[_TURN_KEY] = "yes"
+    mark_turn_of(request.scope)
+
+
+def mark_turn_of(scope: Scope) -> None:
+    """The same where there is a scope and no `Request`."""
+    scope[_TURN_KEY] = "yes"
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The request's headers by name; of one that was sent twice, the last."""
+    headers: dict[bytes, bytes] | None = scope.get(HEADERS_KEY)
+    return dict(scope["headers"]) if headers is None else headers
 
 
 class Envelope:
@@ -38,11 +82,22 @@ class Envelope:
     It gives each request its id (`X-Request-ID`, accepted or made), reads the body up to the
     limit, measures, logs one line without the query string, and turns whatever nobody caught
     into a 500 that tells nothing.
+
+    Args:
+        app: What answers.
+        metrics: Where requests are counted.
+        on_answer: Told of every request when it has ended; must not block.
     """
 
-    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: HttpMetrics,
+        on_answer: Callable[[Answered], None] | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._on_answer = on_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection; anything but HTTP passes through."""
@@ -50,18 +105,20 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, send)
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
-            self._metrics.in_flight.inc()
-            try:
-                await self._answer(exchange, receive)
-            finally:
-                self._metrics.in_flight.dec()
-                self._record(exchange)
+        bound = structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        self._metrics.running += 1
+        try:
+            await self._answer(exchange, receive)
+        finally:
+            self._metrics.running -= 1
+            self._record(exchange)
+            structlog.contextvars.reset_contextvars(**bound)
 
     async def _answer(self, exchange: "_Exchange", receive: Receive) -> None:
         try:
-            body = await _read_body(receive)
-            await self._app(exchange.scope, _replay(body, receive), exchange.send)
+            if exchange.may_have_body:
+                receive = _replay(await _read_body(receive), receive)
+            await self._app(exchange.scope, receive, exchange.send)
         except _ClientGone:
             log.info("client_gone")
         except PayloadTooLarge as too_large:
@@ -76,30 +133,67 @@ class Envelope:
             await exchange.fail(failure_response(fault, exchange.request_id))
 
     def _record(self, exchange: "_Exchange") -> None:
-        elapsed = time.perf_counter() - exchange.began
-        route = getattr(exchange.scope.get("route"), "path", "unmatched")
-        method = exchange.scope["method"] if route != "unmatched" else "any"
-        turn = exchange.scope.get(_TURN_KEY, "no")
-        self._metrics.duration.labels(method, route, str(exchange.status), turn).observe(elapsed)
-        log.info(
-            "request",
-            method=exchange.scope["method"],
-            route=route,
-            status=exchange.status,
-            ms=round(elapsed * 1000, 1),
-            turn=turn,
-        )
+        elapsed_s = time.perf_counter() - exchange.began
+        scope, status = exchange.scope, exchange.status
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"]
+        label = method if route != "unmatched" else "any"
+        turn = scope.get(_TURN_KEY, "no")
+        self._metrics.observe(label, route, status, turn, elapsed_s)
+        elapsed_ms = elapsed_s * 1000
+        told = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(elapsed_ms, 1),
+            "turn": turn,
+        }
+        lines = line_loggers()
+        if lines is None:
+            log.info("request", **told)
+        else:
+            lines.inform({**told, "event": "request", "request_id": exchange.request_id})
+        if self._on_answer is not None:
+            answered = Answered(
+                exchange.request_id,
+                method,
+                route,
+                status,
+                scope.get(CODE_KEY),
+                turn == "yes",
+                elapsed_ms,
+                scope.get(ACCOUNT_KEY),
+                scope.get(USER_KEY),
+            )
+            self._tell(self._on_answer, answered)
+
+    def _tell(self, on_answer: Callable[[Answered], None], answered: Answered) -> None:
+        try:
+            on_answer(answered)
+        except Exception:
+            # The answer is out; only its record is lost.
+            log.exception("answer_not_recorded")
 
 
 class _Exchange:
     """One request and what has been answered to it so far."""
 
+    __slots__ = ("_send", "began", "may_have_body", "request_id", "scope", "status")
+
     def __init__(self, scope: Scope, send: Send) -> None:
         self.began = time.perf_counter()
         self.scope = scope
         self.status = 0
-        self.request_id = request_id_of_scope(scope)
+        headers = dict(scope["headers"])
+        self.request_id = request_id_of(headers.get(b"x-request-id"))
+        # Without either header HTTP/1 knows no body; other methods are rare and read in any case.
+        self.may_have_body = (
+            scope["method"] != "GET"
+            or b"content-length" in headers
+            or b"transfer-encoding" in headers
+        )
         scope["mt5.request_id"] = self.request_id
+        scope[HEADERS_KEY] = headers
         self._send = send
 
     async def send(self, message: Message) -> None:

@@ -1,6 +1,11 @@
 """What is measured of HTTP; the names are those of contracts §7."""
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Around the promise of 200 ms, and up to a login.
 REQUEST_BUCKETS_S = (
@@ -9,7 +14,11 @@ REQUEST_BUCKETS_S = (
 
 
 class HttpMetrics:
-    """Metric objects of one application, in its own registry."""
+    """Metric objects of one application, in its own registry.
+
+    Attributes:
+        running: Requests being answered now; the gauge is read from it.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.duration = Histogram(
@@ -19,6 +28,18 @@ class HttpMetrics:
             buckets=REQUEST_BUCKETS_S,
             registry=registry,
         )
-        self.in_flight = Gauge(
+        self.running = 0
+        in_flight = Gauge(
             "api_requests_in_flight", "Requests being answered now", registry=registry
         )
+        in_flight.set_function(lambda: self.running)
+        self._observers: dict[tuple[str, str, int, str], Callable[[float], None]] = {}
+
+    def observe(self, method: str, route: str, status: int, turn: str, elapsed_s: float) -> None:
+        """Count one answer; looking a label set up anew each time would cost more than counting."""
+        labels = (method, route, status, turn)
+        observer = self._observers.get(labels)
+        if observer is None:
+            observer = self.duration.labels(method, route, str(status), turn).observe
+            self._observers[labels] = observer
+        observer(elapsed_s)

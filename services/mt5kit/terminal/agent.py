@@ -12,6 +12,7 @@ check-then-read alone gave 8 wrong answers in 235. A wrong account is an error, 
 
 from __future__ import annotations
 
+import heapq
 import json
 import sys
 import threading
@@ -27,13 +28,17 @@ FENCE = "_mt5_swarm_fence"
 COHERENT_LOOKS = 3
 # Looking may cost a tenth of the terminal's time: sleep nine times as long as a look takes.
 IDLE_PER_LOOK = 9
+# From here downwards, last_error() tells of the way to the terminal and not of the account.
+IPC_FAILED = -10000
+# All of history in seconds, as far as a signed word of 32 bits reaches.
+EVER = (0, 2**31 - 1)
 
 
 class Refusal(Exception):
     """Carries a refusal to the one place that turns it into an answer."""
 
     def __init__(self, kind: str, text: str, code: int = 0) -> None:
-        """Hold `kind` (see the link's table), a sentence and MetaTrader's code."""
+        """Hold `kind` (see the link's table), a sentence and MetaTrader's code, or a count."""
         super().__init__(text)
         self.kind = kind
         self.text = text
@@ -88,6 +93,7 @@ class Agent:
         self.generation = 0
         self.seen: Look | None = None
         self.looks = 0
+        self.give_up_at = 0.0
 
     # -- guards ---------------------------------------------------------------------------------
 
@@ -125,12 +131,11 @@ class Agent:
         self, login: int, password: str, server: str, timeout_ms: int, must_prove: bool
     ) -> dict[str, Any]:
         """Log in unless the account is in already; answer a full look of the same turn."""
-        info = mt5.account_info()
-        if info is None and mt5.terminal_info() is None and not mt5.initialize():
-            refuse_with_last_error("failed")
+        info = self.who_is_in(timeout_ms)
         here = info is not None and info.login == login and info.server == server
         if must_prove or not here:
-            if not mt5.login(login, password=password, server=server, timeout=timeout_ms):
+            left_ms = self.left_ms(timeout_ms)
+            if not mt5.login(login, password=password, server=server, timeout=left_ms):
                 refuse_with_last_error("login_refused")
             # Who is in is what the terminal reports, not what was typed.
             info = mt5.account_info()
@@ -142,6 +147,33 @@ class Agent:
             "logged_in": must_prove or not here,
             "snapshot": self.snapshot(info.login, info.server),
         }
+
+    def probe(self, timeout_ms: int) -> dict[str, Any]:
+        """Who is in, by a call that the terminal itself must answer."""
+        info = self.who_is_in(timeout_ms)
+        if info is None:
+            # Once more, because what came of asking for the terminal is its last error now.
+            info = mt5.account_info()
+            if info is None and mt5.last_error()[0] <= IPC_FAILED:
+                refuse_with_last_error("failed")
+        nobody = info is None or not info.login
+        return {"identity": None if nobody else {"login": info.login, "server": info.server}}
+
+    def who_is_in(self, timeout_ms: int) -> Any:
+        """AccountInfo, or None when nobody is in; refuse when the terminal does not answer."""
+        info = mt5.account_info()
+        if info is None and mt5.terminal_info() is None:
+            if not mt5.initialize(timeout=self.left_ms(timeout_ms)):
+                refuse_with_last_error("failed")
+            info = mt5.account_info()
+        return info
+
+    def left_ms(self, timeout_ms: int) -> int:
+        """The timeout, or less: MetaTrader must give up before the caller does."""
+        left_ms = min(timeout_ms, int((self.give_up_at - time.monotonic()) * 1000))
+        if left_ms <= 0:
+            raise Refusal("busy", "another call held the terminal for too long")
+        return left_ms
 
     def snapshot(self, login: int, server: str) -> dict[str, Any]:
         """Account, positions, orders and terminal status that belong together."""
@@ -156,18 +188,49 @@ class Agent:
         symbol: str,
         before: tuple[int, int] | None,
         limit: int,
+        most: int,
     ) -> dict[str, Any]:
-        """One page of deals or orders, newest first, older than the cursor `before`."""
+        """One page of deals or orders, newest first, older than the cursor `before`.
+
+        Counting makes no objects: a span of more than `most` rows is refused before it costs.
+        """
+        count = mt5.history_deals_total if kind == "deals" else mt5.history_orders_total
         fetch = mt5.history_deals_get if kind == "deals" else mt5.history_orders_get
-        rows = self.guarded(login, server, lambda _info: fetch(*span))
+
+        def select(_info: Any) -> Any:
+            found = count(*span)
+            if found is not None and found > most:
+                raise Refusal("too_many", "the span holds too many rows", int(found))
+            return None if found is None else fetch(*span)
+
+        rows = self.guarded(login, server, select)
         moment = "time_msc" if kind == "deals" else "time_done_msc"
-        keyed = sorted(((getattr(row, moment), row.ticket, row) for row in rows), reverse=True)
-        page = [
-            row._asdict()
-            for when, ticket, row in keyed
-            if (not symbol or row.symbol == symbol) and (before is None or (when, ticket) < before)
-        ][: limit + 1]
-        return {"rows": page[:limit], "more": len(page) > limit}
+
+        def place(row: Any) -> tuple[int, int]:
+            return getattr(row, moment), row.ticket
+
+        wanted = (
+            row
+            for row in rows
+            if (not symbol or row.symbol == symbol) and (before is None or place(row) < before)
+        )
+        # A window may hold many times a page: only a page becomes dictionaries.
+        newest = heapq.nlargest(limit + 1, wanted, key=place)
+        return {"rows": [row._asdict() for row in newest[:limit]], "more": len(newest) > limit}
+
+    def history_size(self, login: int, server: str) -> dict[str, Any]:
+        """How many deals and finished orders of all time are here, at this moment."""
+
+        def count(info: Any) -> dict[str, Any] | None:
+            deals = mt5.history_deals_total(*EVER)
+            # Asked for nothing after a failure, which last_error() is then still about.
+            orders = None if deals is None else mt5.history_orders_total(*EVER)
+            if orders is None:
+                return None
+            return {"deals": deals, "orders": orders, "funded": bool(info.balance or info.credit)}
+
+        size: dict[str, Any] = self.guarded(login, server, count)
+        return size
 
     # -- the long poll --------------------------------------------------------------------------
 
@@ -239,7 +302,7 @@ def refuse_with_last_error(kind: str) -> NoReturn:
 
 # The operations that change or read under the lock for their whole length; the poll takes the
 # lock look by look instead.
-LOCKED = ("sign_in", "snapshot", "history", "open_poll")
+LOCKED = ("sign_in", "snapshot", "probe", "history_size", "history", "open_poll")
 
 
 def invoke(agent: Agent, op: str, token: int, wait_s: float, args: tuple[Any, ...]) -> bytes:
@@ -249,7 +312,8 @@ def invoke(agent: Agent, op: str, token: int, wait_s: float, args: tuple[Any, ..
         agent: The Agent of this connection.
         op: Its operation.
         token: The caller's fencing token.
-        wait_s: How long to wait for the lock; after that nobody reads the answer any more.
+        wait_s: How long to wait for the lock, and MetaTrader for others; after that nobody reads
+            the answer any more.
         args: Plain values.
     """
     try:
@@ -268,10 +332,12 @@ def perform(agent: Agent, op: str, token: int, wait_s: float, args: tuple[Any, .
         return agent.wait_changes(token, *args)
     if op not in LOCKED:
         raise Refusal("failed", "no operation " + op, -7)
+    give_up_at = time.monotonic() + wait_s
     if not agent.fence.lock.acquire(timeout=wait_s):
         raise Refusal("busy", "another call holds the terminal")
     try:
         agent.check_token(token)
+        agent.give_up_at = give_up_at
         return getattr(agent, op)(*args)
     finally:
         agent.fence.lock.release()

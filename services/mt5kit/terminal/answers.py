@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.snapshots import Snapshot
 from mt5kit.errors import (
     BrokerTimeout,
@@ -25,7 +26,10 @@ IPC_TIMEOUT = -10005
 
 
 class AgentError(msgspec.Struct, frozen=True):
-    """A refusal: its kind, a sentence, and MetaTrader's code (0 when it is not MetaTrader's)."""
+    """A refusal: its kind, a sentence, and MetaTrader's code (0 when it is not MetaTrader's).
+
+    The code of `too_many` is how many.
+    """
 
     kind: str
     text: str
@@ -37,6 +41,18 @@ class Answer(msgspec.Struct, frozen=True):
 
     answer: msgspec.Raw = msgspec.Raw()
     error: AgentError | None = None
+
+
+class TooManyRows(CallFailed):
+    """A period of history holds more rows than were allowed.
+
+    Attributes:
+        rows: How many it holds.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"the period holds {rows} rows of history")
+        self.rows = rows
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -51,6 +67,12 @@ class SignedIn(msgspec.Struct, frozen=True):
 
     logged_in: bool
     snapshot: Snapshot
+
+
+class WhoIsIn(msgspec.Struct, frozen=True):
+    """The account that is logged in; None when nobody is."""
+
+    identity: AccountIdentity | None
 
 
 class PollOpened(msgspec.Struct, frozen=True):
@@ -127,6 +149,7 @@ _REFUSALS: dict[str, Callable[[AgentError], Mt5SwarmError]] = {
     "wrong_account": _kind(WrongAccount),
     "not_logged_in": _kind(WrongAccount),
     "busy": _kind(TerminalUnavailable),
+    "too_many": lambda error: TooManyRows(error.code),
     "failed": _failed,
     "fault": _failed,
 }

@@ -20,6 +20,8 @@ MOST_WAITING: Final = 64
 CALL_RETRY_GAP_S: Final = 0.2
 # Connecting and installing, when no call's deadline bounds it.
 OPEN_LIMIT_S: Final = 10.0
+# A call that the thread has taken up ends at its deadline by itself, so much later at the most.
+THREAD_MARGIN_S: Final = 0.25
 # How long a terminal that hung up unnoticed passes for connected.
 IDLE_CHECK_S: Final = 2.0
 # One late answer is a slow call; two in a row may be a peer that is gone without a word.
@@ -100,10 +102,15 @@ class Channel:
         if self._waiting >= MOST_WAITING:
             raise ServiceOverloaded(f"too many calls wait for {self._name}", retry_after_s=1)
         self._waiting += 1
+        deadline = time.monotonic() + timeout_s
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._call, op, token, args, time.monotonic() + timeout_s
-            )
+            async with asyncio.timeout(timeout_s + THREAD_MARGIN_S):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._executor, self._call, op, token, args, deadline
+                )
+        except TimeoutError:
+            # The thread is connecting to a terminal that does not answer; it never took this up.
+            raise self._busy() from None
         finally:
             self._waiting -= 1
 
@@ -145,8 +152,11 @@ class Channel:
         """Seconds until the deadline; TerminalTimeout when there are none."""
         left = deadline - time.monotonic()
         if left <= 0:
-            raise TerminalTimeout(f"{self._name} was busy until the deadline", retry_after_s=1)
+            raise self._busy()
         return left
+
+    def _busy(self) -> TerminalTimeout:
+        return TerminalTimeout(f"{self._name} was busy until the deadline", retry_after_s=1)
 
     def _drop_if_stale(self) -> None:
         if self._door is not None and self._door.stale():

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 from mt5kit.domain.accounts import AccountIdentity
-from mt5kit.domain.history import HistoryPage, HistoryQuery
+from mt5kit.domain.history import HistoryPage, HistoryQuery, HistorySize
 from mt5kit.domain.snapshots import Snapshot
 from mt5kit.domain.trades import Deal, Order
 from mt5kit.errors import (
@@ -25,6 +25,8 @@ from mt5kit.terminal.answers import (
     Look,
     PollOpened,
     SignedIn,
+    TooManyRows,
+    WhoIsIn,
     decode,
     unpack,
 )
@@ -32,9 +34,12 @@ from mt5kit.terminal.channel import Channel, Door
 from mt5kit.terminal.connection import Connection
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.protocol import LOGIN_DEADLINE_S, POLL_TIMEOUT_S, READ_DEADLINE_S
+from mt5kit.terminal.settling import Settling
 
 # MetaTrader gives a login up before we give MetaTrader up.
 LOGIN_MARGIN_S: Final = 2.0
+# Connecting to the terminal is the only part of a probe that MetaTrader bounds itself.
+PROBE_MARGIN_S: Final = 0.5
 # A poll answers within its timeout and one look; beyond this margin it is lost.
 POLL_MARGIN_S: Final = 3.0
 # Between two looks of a poll: 10.8 ms median to the client at 50 terminals (design §3).
@@ -55,6 +60,10 @@ class TerminalLink:
         guard: Which addresses may be spoken to.
         metrics: Where calls are counted and timed.
         make: Makes a connection, not yet open; a test may give its own.
+
+    Attributes:
+        terminal_id: Of the terminal.
+        settling: Of the history of the account that is in.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class TerminalLink:
         make: _Make = Connection,
     ) -> None:
         self.terminal_id = address.terminal_id
+        self.settling = Settling()
         self._metrics = metrics
         self._connects = 0
         self._poll_open = False
@@ -97,19 +107,22 @@ class TerminalLink:
         *,
         must_prove: bool = False,
         deadline_s: float = LOGIN_DEADLINE_S,
-    ) -> Snapshot:
+    ) -> SignedIn:
         """See `AccountTerminal.sign_in`."""
         identity = credentials.identity
-        timeout_ms = round(max(deadline_s - LOGIN_MARGIN_S, 1) * 1000)
+        timeout_ms = _module_timeout_ms(deadline_s, LOGIN_MARGIN_S)
         args = (identity.login, credentials.password, identity.server, timeout_ms, must_prove)
         try:
             signed = await self._ask(self._calls, SignedIn, "sign_in", token, args, deadline_s)
         except Mt5SwarmError as failure:
             self._metrics.count_login(identity.server, outcome_of(failure))
+            # It may have been made nevertheless: an answer can come too late.
+            self.settling.logged_in(identity)
             raise
         if signed.logged_in:
+            self.settling.logged_in(signed.snapshot.identity)
             self._metrics.count_login(signed.snapshot.account.server, "ok")
-        return signed.snapshot
+        return signed
 
     async def snapshot(
         self, token: int, identity: AccountIdentity, *, deadline_s: float = READ_DEADLINE_S
@@ -118,6 +131,21 @@ class TerminalLink:
         args = (identity.login, identity.server)
         look = await self._ask(self._calls, Snapshot, "snapshot", token, args, deadline_s)
         return self._of(identity, look)
+
+    async def probe(
+        self, token: int, *, deadline_s: float = READ_DEADLINE_S
+    ) -> AccountIdentity | None:
+        """See `AccountTerminal.probe`."""
+        args = (_module_timeout_ms(deadline_s, PROBE_MARGIN_S),)
+        who = await self._ask(self._calls, WhoIsIn, "probe", token, args, deadline_s)
+        return who.identity
+
+    async def history_size(
+        self, token: int, identity: AccountIdentity, *, deadline_s: float = READ_DEADLINE_S
+    ) -> HistorySize:
+        """See `AccountTerminal.history_size`."""
+        args = (identity.login, identity.server)
+        return await self._ask(self._calls, HistorySize, "history_size", token, args, deadline_s)
 
     async def deals(
         self,
@@ -233,12 +261,19 @@ _OUTCOMES: Final[tuple[tuple[type[Mt5SwarmError], str], ...]] = (
     (BrokerTimeout, "broker_timeout"),
     (TerminalTimeout, "timeout"),
     (WrongAccount, "wrong_account"),
+    (TooManyRows, "too_many"),
     (StaleToken, "stale_token"),
     (PollSuperseded, "superseded"),
     (TerminalUnavailable, "unavailable"),
 )
 
 
+def _module_timeout_ms(deadline_s: float, margin_s: float) -> int:
+    """What MetaTrader is given of a deadline: always less than we wait ourselves."""
+    return round(max(deadline_s - margin_s, deadline_s / 2) * 1000)
+
+
 def _history_args(identity: AccountIdentity, kind: str, query: HistoryQuery) -> tuple[object, ...]:
     span = (query.start, query.end)
-    return (identity.login, identity.server, kind, span, query.symbol, query.before, query.limit)
+    which = (query.symbol, query.before, query.limit, query.most)
+    return (identity.login, identity.server, kind, span, *which)

@@ -3,10 +3,10 @@
 from typing import Protocol
 
 from mt5kit.domain.accounts import AccountIdentity
-from mt5kit.domain.history import HistoryPage, HistoryQuery
+from mt5kit.domain.history import HistoryPage, HistoryQuery, HistorySize
 from mt5kit.domain.snapshots import Snapshot
 from mt5kit.domain.trades import Deal, Order
-from mt5kit.terminal.answers import Look
+from mt5kit.terminal.answers import Look, SignedIn
 from mt5kit.terminal.credentials import Credentials
 
 # A login takes 1.5 s and more; a broker far away may need this much.
@@ -34,7 +34,7 @@ class AccountTerminal(Protocol):
         *,
         must_prove: bool = False,
         deadline_s: float = LOGIN_DEADLINE_S,
-    ) -> Snapshot:
+    ) -> SignedIn:
         """Log the account in and look at it in the same turn.
 
         Args:
@@ -42,6 +42,9 @@ class AccountTerminal(Protocol):
             credentials: Of the account.
             must_prove: Log in even if the account is in already, so that the password is tried.
             deadline_s: Seconds for all of it.
+
+        Returns:
+            The look, and whether a login was made for it.
 
         Raises:
             LoginRefused: The broker refused the credentials.
@@ -53,6 +56,20 @@ class AccountTerminal(Protocol):
     ) -> Snapshot:
         """Look at the account that is logged in."""
 
+    async def probe(
+        self, token: int, *, deadline_s: float = READ_DEADLINE_S
+    ) -> AccountIdentity | None:
+        """Who is logged in, as the terminal itself says now; None when nobody is.
+
+        Raises:
+            CallFailed: Its Python answers, and the terminal behind it does not.
+        """
+
+    async def history_size(
+        self, token: int, identity: AccountIdentity, *, deadline_s: float = READ_DEADLINE_S
+    ) -> HistorySize:
+        """How much history of all time the terminal has of the account, at this moment."""
+
     async def deals(
         self,
         token: int,
@@ -61,7 +78,11 @@ class AccountTerminal(Protocol):
         *,
         deadline_s: float = READ_DEADLINE_S,
     ) -> HistoryPage[Deal]:
-        """One page of the account's deals."""
+        """One page of the account's deals.
+
+        Raises:
+            TooManyRows: The period of the query holds more than it allows.
+        """
 
     async def orders(
         self,
@@ -71,7 +92,24 @@ class AccountTerminal(Protocol):
         *,
         deadline_s: float = READ_DEADLINE_S,
     ) -> HistoryPage[Order]:
-        """One page of the account's historical orders."""
+        """One page of the account's historical orders; raises as `deals` does."""
+
+
+class HistoryTerminal(Protocol):
+    """What reading an account's past needs of a terminal; raises as `AccountTerminal` does."""
+
+    async def history_size(self, token: int, identity: AccountIdentity) -> HistorySize:
+        """See `AccountTerminal.history_size`."""
+
+    async def deals(
+        self, token: int, identity: AccountIdentity, query: HistoryQuery
+    ) -> HistoryPage[Deal]:
+        """See `AccountTerminal.deals`."""
+
+    async def orders(
+        self, token: int, identity: AccountIdentity, query: HistoryQuery
+    ) -> HistoryPage[Order]:
+        """See `AccountTerminal.orders`."""
 
 
 class StreamTerminal(Protocol):
@@ -86,7 +124,7 @@ class StreamTerminal(Protocol):
         *,
         must_prove: bool = False,
         deadline_s: float = LOGIN_DEADLINE_S,
-    ) -> Snapshot:
+    ) -> SignedIn:
         """See `AccountTerminal.sign_in`."""
 
     async def wait_changes(

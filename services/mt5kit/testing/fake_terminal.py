@@ -8,7 +8,7 @@ import msgspec
 from mt5kit.domain.accounts import AccountIdentity, AccountInfo
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot, TerminalStatus
-from mt5kit.domain.trades import Order, Position
+from mt5kit.domain.trades import Deal, Order, Position
 from mt5kit.errors import (
     LoginRefused,
     Mt5SwarmError,
@@ -17,7 +17,7 @@ from mt5kit.errors import (
     TerminalUnavailable,
     WrongAccount,
 )
-from mt5kit.terminal.answers import Look
+from mt5kit.terminal.answers import Look, SignedIn
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.protocol import LOGIN_DEADLINE_S, POLL_TIMEOUT_S
 
@@ -46,6 +46,14 @@ def make_order(ticket: int, price: float = 1.0, symbol: str = "EURUSD") -> Order
     fields |= {"ticket": ticket, "symbol": symbol, "price_open": price}
     fields |= {"volume_initial": 0.1, "volume_current": 0.1}
     return msgspec.convert(fields, Order)
+
+
+def make_deal(ticket: int, time_msc: int, symbol: str = "EURUSD") -> Deal:
+    """A deal of 0.1 lots."""
+    fields = {name: _NUMBERS.get(kind) for name, kind in Deal.__annotations__.items()}
+    fields |= {"ticket": ticket, "symbol": symbol, "volume": 0.1}
+    fields |= {"time": time_msc // 1000, "time_msc": time_msc}
+    return msgspec.convert(fields, Deal)
 
 
 def make_snapshot(identity: AccountIdentity, *positions: Position) -> Snapshot:
@@ -99,15 +107,15 @@ class FakeStreamTerminal:
         *,
         must_prove: bool = False,  # noqa: ARG002 - every login here is proven
         deadline_s: float = LOGIN_DEADLINE_S,  # noqa: ARG002 - and immediate
-    ) -> Snapshot:
+    ) -> SignedIn:
         """See `StreamTerminal.sign_in`."""
         self._check(token)
         identity = credentials.identity
         self.sign_ins.append(identity)
         if self.passwords.get(identity) != credentials.password.reveal():
             raise LoginRefused("the broker refused these credentials")
-        self._account = identity
-        return self._look(self.answers_as.get(identity, identity))
+        logged_in, self._account = identity != self._account, identity
+        return SignedIn(logged_in, self._look(self.answers_as.get(identity, identity)))
 
     async def wait_changes(
         self,

@@ -2,9 +2,9 @@
 
 import msgspec
 import pytest
-from tests.contract.case import Case
+from tests.contract.case import EVER, Case
 from tests.contract.catalogue import Need, row
-from tests.contract.clients import PATIENCE_S
+from tests.contract.clients import PATIENCE_S, NotIn
 from tests.contract.trading import done, market
 
 from mt5kit.domain.accounts import AccountIdentity
@@ -58,6 +58,29 @@ def not_again(case: Case) -> None:
     logins = case.mt5.eval("__import__('sys').modules['_mt5_swarm_fence'].logins")
     agent.sign_in(case.target.home, prove=False)
     assert case.mt5.eval("__import__('sys').modules['_mt5_swarm_fence'].logins") == logins
+
+
+@row(545, "a probe says who is in", Need.GUARD, core=True)
+def probed(case: Case) -> None:
+    agent = case.agent()
+    assert agent.run(agent.link.probe(agent.token)) == agent.identity
+
+
+@row(546, "a probe says that nobody is in after a refused login", Need.GUARD)
+def probed_nobody(case: Case) -> None:
+    agent = case.agent()
+    with pytest.raises(NotIn):
+        agent.sign_in(case.target.home, password="wrong")
+    assert agent.run(agent.link.probe(agent.token)) is None
+
+
+@row(547, "the size of a history is its deals and orders of all time", Need.GUARD, core=True)
+def sized(case: Case) -> None:
+    agent = case.agent()
+    size = agent.run(agent.link.history_size(agent.token, agent.identity))
+    assert size.funded
+    assert size.deals == len(agent.deals(*EVER)) > 0
+    assert size.orders == len(agent.done_orders(*EVER))
 
 
 @row(550, "the first poll answers at once, the next with what has changed", Need.POLL, core=True)

@@ -9,6 +9,7 @@ from tests.contract.case import EVER, SUCCESS, Case
 from tests.contract.catalogue import Need, family, row
 from tests.contract.clients import Fields, StockClient
 from tests.contract.clients import every as by_value
+from tests.contract.trading import done, order_of, pending, request
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 KINDS = ("deals", "orders")
@@ -170,3 +171,26 @@ def datetimes(case: Case) -> None:
     end = datetime.now(UTC) - timedelta(days=1)
     rows = case.mt5.history_deals_get(LONG_AGO, end)
     assert len(rows) == case.mt5.history_deals_total(LONG_AGO, end) > 0
+
+
+@row(172, "an order is in the history at the second it was done, not placed", Need.TRADING)
+def by_when_done(case: Case) -> None:
+    order = next((o for o in case.client.done_orders(*EVER) if late(o)), None) or kept_waiting(case)
+    for field, there in (("time_done", True), ("time_setup", False)):
+        found = case.client.done_orders(order[field], order[field])
+        assert (order["ticket"] in [row["ticket"] for row in found]) is there, field
+
+
+def late(order: Fields) -> bool:
+    """Whether it was done in another second than placed."""
+    return bool(order["time_setup"] < order["time_done"])
+
+
+def kept_waiting(case: Case) -> Fields:
+    """A pending order that was removed more than a second after it was placed."""
+    ticket = done(case, pending(case, "BUY_LIMIT"))["order"]
+    placed = time.monotonic()
+    case.eventually(lambda: time.monotonic() - placed > 1)
+    done(case, request(case, "REMOVE", order=ticket))
+    case.eventually(lambda: order_of(case, ticket) is None)
+    return next(o for o in case.client.done_orders(*EVER) if o["ticket"] == ticket)

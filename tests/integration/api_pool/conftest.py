@@ -119,7 +119,10 @@ def api(
         ApiSettings(
             instance_id="api-1",
             redis_url=SecretStr(redis_server.url),
+            internal_url="http://127.0.0.1:1",
+            internal_key=SecretStr("an-internal-key-of-this-test"),
             database_url=SecretStr(postgres.app),
+            worker_database_url=SecretStr(postgres.worker),
             key_ring_file=ring,
             api_keys={"test": hashlib.sha256(KEY.encode()).hexdigest()},
             admin_api_keys={"test": hashlib.sha256(ADMIN_KEY.encode()).hexdigest()},
@@ -131,6 +134,8 @@ def api(
             login_timeout_s=2,
             key_rate=10_000,
             account_rate=10_000,
+            connects_per_minute=10_000,
+            login_budget_per_minute=6_000,
         )
     )
     served.start()
@@ -145,7 +150,7 @@ def api(
 def wait_for_leases(api: Api) -> None:
     for _ in range(500):
         terminals = api.client.get("/health/ready").json()["terminals"].values()
-        if all(terminal["leased"] and terminal["connected"] for terminal in terminals):
+        if all(terminal["leased"] and terminal["up"] for terminal in terminals):
             return
         threading.Event().wait(0.02)
     raise AssertionError("no leases")

@@ -190,7 +190,7 @@ def test_a_read_under_way_does_not_undo_a_disconnect(api: Any) -> None:
             assert not caught.done()
         assert api.post("/api/mt5/disconnect", {"account_id": "gamma"}).status_code == 200
         os.kill(pid, signal.SIGKILL)
-        assert caught.result().status_code == 503
+        assert caught.result().status_code == 409
     assert api.get("/api/mt5/account/gamma").json()["account"]["state"] == "disconnected"
     assert api.get(path, fresh=1).status_code == 409
     assert api.simulated.control.post(f"/terminals/{number}/restart").status_code == 200

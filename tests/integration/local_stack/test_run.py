@@ -103,7 +103,8 @@ def test_credentials_are_those_of_the_contract_and_private(first: Run) -> None:
         } == set(account)
     roles = [one["role"] for one in credentials["simulator"]["terminals"]]
     assert {role: roles.count(role) for role in roles} == {"api": 2, "stream": 5, "market": 15}
-    for name in ("credentials.json", "console.json", "demo.json", "key-ring.json", "services.log"):
+    names = ("credentials.json", "console.json", "demo.json", "key-ring.json", "services.log")
+    for name in (*names, "keys-database-url.secret"):
         assert stat.S_IMODE((first.data / name).stat().st_mode) == 0o600
     log = (first.data / "services.log").read_text()
     assert credentials["api_key"] not in log
@@ -161,6 +162,36 @@ def test_a_plain_client_streams_and_rest_answers_from_the_stream(first: Run) -> 
     assert refused.value.rcvd.code == 4401
     ticket = assigned["ticket"]
     assert ticket not in (first.data / "services.log").read_text()
+
+
+def test_keys_are_rotated_beside_it(first: Run) -> None:
+    def ring() -> dict[str, Any]:
+        parsed: dict[str, Any] = json.loads((first.data / "key-ring.json").read_text())
+        return parsed
+
+    before = ring()["active"]
+    rotated = subprocess.run(
+        [sys.executable, "-m", "ops", "rotate-keys", "--data-dir", str(first.data)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert rotated.returncode == 0, rotated.stdout
+    assert "3 rows moved to it" in rotated.stdout
+    after = ring()
+    assert after["active"] != before
+    # Without the old key: what is opened now is under the new one, and the run has seen it.
+    del after["keys"][before]
+    fresh = first.data / "key-ring.fresh"
+    fresh.write_text(json.dumps(after))
+    fresh.rename(first.data / "key-ring.json")
+    account = first.credentials["accounts"][1]
+    names = ("user_id", "account_id", "login", "password", "server")
+    first.post("/api/mt5/disconnect", {"account_id": account["account_id"]})
+    first.post("/api/mt5/connect", {name: account[name] for name in names})
+    read = first.get(f"/api/mt5/account/{account['account_id']}/info?fresh=1")
+    assert read["account"]["login"] == account["login"]
 
 
 def test_a_second_run_on_the_same_data_is_one_line(first: Run) -> None:

@@ -1,17 +1,34 @@
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
-from mt5kit.state.postgres import AccountRow, Database, DatabaseFault, WorkerStore
+from local_stack.embedded import RoleDsns
+from mt5kit.state.postgres import (
+    AccountRow,
+    Database,
+    DatabaseFault,
+    InstanceReport,
+    RequestLog,
+    WorkerStore,
+)
 
 MakeAccount = Callable[..., Awaitable[AccountRow]]
 
 
 @pytest.fixture
-def pools(app_pool: asyncpg.Pool, worker_pool: asyncpg.Pool) -> dict[str, asyncpg.Pool]:
-    return {"app": app_pool, "worker": worker_pool}
+async def keys_pool(postgres: RoleDsns) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(postgres.keys, min_size=1, max_size=1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pools(
+    app_pool: asyncpg.Pool, worker_pool: asyncpg.Pool, keys_pool: asyncpg.Pool
+) -> dict[str, asyncpg.Pool]:
+    return {"app": app_pool, "worker": worker_pool, "keys": keys_pool}
 
 
 async def visible(database: Database, table: str, **scope: object) -> int:
@@ -134,6 +151,16 @@ async def insert_for(connection: asyncpg.pool.PoolConnectionProxy, user_id: UUID
         ("worker", "SELECT * FROM monitoring_dashboard"),
         ("worker", "DELETE FROM terminal_events"),
         ("worker", "CREATE TABLE mine ()"),
+        ("keys", "SELECT encrypted_password FROM accounts"),
+        ("keys", "SELECT * FROM accounts"),
+        ("keys", "SELECT user_id FROM accounts"),
+        ("keys", "UPDATE accounts SET login = 1"),
+        ("keys", "UPDATE accounts SET encrypted_password = wrapped_key"),
+        ("keys", "DELETE FROM accounts"),
+        ("keys", "SELECT * FROM audit_log"),
+        ("keys", "SELECT mend_connecting(0)"),
+        ("keys", "CREATE TABLE mine ()"),
+        ("app", "SELECT mend_connecting(0)"),
     ],
 )
 async def test_what_a_role_has_no_use_for_is_denied(
@@ -154,3 +181,107 @@ async def test_a_worker_cannot_subscribe_another_user(
                 " VALUES ($1, $2, 'ws-1')",
                 *(account.id, uuid4()),
             )
+
+
+# -- every table, every role, every statement that is granted, without a WHERE --------------------
+
+# What belongs to no user, so that a role which may touch it touches all of it.
+OF_NO_USER = frozenset({("instance_registry", "worker"), ("terminal_events", "worker")})
+# The rotation goes over all rows, and reads no password.
+ALL_BY_DESIGN = OF_NO_USER | {("accounts", "keys")}
+
+_TABLES = """
+    SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY relname
+"""
+
+_COLUMNS = """
+    SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0
+    AND NOT attisdropped AND has_column_privilege($2, attrelid, attnum, $3) ORDER BY attnum
+"""
+
+
+async def granted(owner: asyncpg.Connection, table: str, role: str, privilege: str) -> list[str]:
+    rows = await owner.fetch(_COLUMNS, table, f"mt5_{role}", privilege)
+    return [row["attname"] for row in rows]
+
+
+async def statements(owner: asyncpg.Connection, table: str, role: str) -> dict[str, str]:
+    """Those that the role may run on the table, each to count the rows it reaches."""
+    found = {}
+    if readable := await granted(owner, table, role, "SELECT"):
+        found["SELECT"] = f"SELECT {readable[0]} FROM {table}"  # noqa: S608 - from the catalogue
+    if writable := await granted(owner, table, role, "UPDATE"):
+        # The last: ids come first, and identities are not updated to themselves.
+        found["UPDATE"] = f"UPDATE {table} SET {writable[-1]} = {writable[-1]}"  # noqa: S608 - likewise
+    if await owner.fetchval("SELECT has_table_privilege($1, $2, 'DELETE')", f"mt5_{role}", table):
+        found["DELETE"] = f"DELETE FROM {table}"  # noqa: S608 - likewise
+    return found
+
+
+@pytest.fixture
+async def furnished(
+    make_account: MakeAccount, worker_store: WorkerStore, owner: asyncpg.Connection
+) -> AccountRow:
+    """Rows of two users in every table; the account of one of them."""
+    await owner.execute("DELETE FROM accounts")
+    mine, other = await make_account(), await make_account()
+    for account in (mine, other):
+        await worker_store.open_subscription(account.account_id, "ws-1")
+        await worker_store.register_instance(InstanceReport(f"api-{account.id}", "api"))
+        await worker_store.terminal_event("t-1", "lost")
+        await worker_store.append_request_logs(
+            [RequestLog(time.time_ns() // 1_000_000, "r", "/", "GET", 200, 1, "api-1")]
+        )
+        await owner.execute("INSERT INTO audit_log (actor, action, target) VALUES ('x', 'x', 'x')")
+    return mine
+
+
+async def reached(
+    pool: asyncpg.Pool, statement: str, account: AccountRow | None
+) -> tuple[int, int]:
+    """Rows that a statement reaches where the transaction names nothing, and an account."""
+    counts = []
+    for named in (False, True):
+        async with pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                if named and account is not None:
+                    await connection.execute(
+                        "SELECT set_config('app.user_id', $1, true),"
+                        " set_config('app.account_id', $2, true)",
+                        *(str(account.user_id), account.account_id),
+                    )
+                status = await connection.execute(statement)
+                counts.append(int(status.split()[-1]))
+            finally:
+                await transaction.rollback()
+    return counts[0], counts[1]
+
+
+@pytest.mark.parametrize("role", ["app", "worker", "keys"])
+async def test_every_statement_without_a_where_stays_in_scope(
+    furnished: AccountRow, owner: asyncpg.Connection, pools: dict[str, asyncpg.Pool], role: str
+) -> None:
+    tables = [row["relname"] for row in await owner.fetch(_TABLES)]
+    assert len(tables) >= 7
+    tried = 0
+    for table in tables:
+        total = await owner.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - from the catalogue
+        assert total >= 2, f"{table}: this test must put rows of two users in it"
+        for kind, statement in (await statements(owner, table, role)).items():
+            unnamed, named = await reached(pools[role], statement, furnished)
+            expected = (total, total) if (table, role) in ALL_BY_DESIGN else (0, 1)
+            assert (unnamed, named) == expected, f"{role}: {kind} on {table}"
+            tried += 1
+    assert tried == {"app": 5, "worker": 8, "keys": 2}[role]
+
+
+async def test_every_table_has_a_policy(owner: asyncpg.Connection) -> None:
+    bare = await owner.fetch(
+        "SELECT relname FROM pg_class c WHERE relnamespace = 'public'::regnamespace"
+        " AND relkind IN ('r', 'p') AND NOT relispartition"
+        " AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)"
+    )
+    assert bare == []

@@ -8,7 +8,7 @@ import pytest
 from local_stack.embedded import SCHEMA_FILE, RoleDsns
 from mt5kit.domain.accounts import AccountState
 
-ROLES = ["mt5_app", "mt5_worker", "mt5_monitor"]
+ROLES = ["mt5_app", "mt5_worker", "mt5_keys", "mt5_monitor"]
 SEALED = b"s" * 60
 
 
@@ -99,11 +99,15 @@ async def test_the_definer_functions_work_for_a_plain_owner(
         " 1, 'i')"
     )
     assert await plain_owner.fetchval("SELECT ensure_request_log_partitions(8)") == 1
+    async with plain_owner.transaction():
+        assert await plain_owner.fetchval("SELECT mend_connecting(0)") == 1
+        # What opened the accounts to the owner does so no longer than the call.
+        assert await plain_owner.fetchval("SELECT current_setting('app.mending', true)") == ""
     await plain_owner.execute("RESET ROLE")
     moves = await plain_owner.fetch(
         "SELECT to_state FROM account_state_transitions WHERE account_id = $1 ORDER BY id", row_id
     )
-    assert [move["to_state"] for move in moves] == ["new", "connecting"]
+    assert [move["to_state"] for move in moves] == ["new", "connecting", "new"]
     owners = await plain_owner.fetch(
         "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class"
         " WHERE relnamespace = 'public'::regnamespace"
@@ -125,6 +129,7 @@ async def test_the_app_roles_own_nothing_and_bypass_nothing(owner: asyncpg.Conne
     )
     assert [tuple(role) for role in roles] == [
         ("mt5_app", True, False),
+        ("mt5_keys", True, False),
         ("mt5_monitor", False, False),
         ("mt5_worker", True, False),
     ]
@@ -148,7 +153,7 @@ async def test_definer_functions_pin_their_search_path(owner: asyncpg.Connection
         "SELECT proname, proconfig, has_function_privilege('mt5_app', oid, 'EXECUTE') AS app"
         " FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef"
     )
-    assert len(functions) == 3
+    assert len(functions) == 4
     for function in functions:
         assert "search_path=pg_catalog, pg_temp" in function["proconfig"]
         assert not function["app"]

@@ -1,8 +1,10 @@
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import msgspec
 import pytest
 
 from mt5kit.domain.accounts import AccountState
@@ -14,6 +16,7 @@ from mt5kit.state.postgres import (
     DatabaseFault,
     InstanceReport,
     RequestLog,
+    ValueRefused,
     WorkerStore,
 )
 from mt5kit.vault import AccountBinding, Sealed, Vault
@@ -83,15 +86,13 @@ async def test_a_late_refusal_does_not_touch_new_credentials(
 ) -> None:
     account = await make_account()
     who, error = account.account_id, AccountError("MT5_LOGIN_FAILED", "refused")
-    tried = (await worker_store.credentials(who)).login.sealed.wrapped_key
+    tried = (await worker_store.credentials(who)).login.sealed.ciphertext
     await account_store.save_login(account.user_id, who, account.identity, sealing("first"))
-    assert not await worker_store.set_state(
-        who, AccountState.LOGIN_FAILED, error, wrapped_key=tried
-    )
+    assert not await worker_store.set_state(who, AccountState.LOGIN_FAILED, error, ciphertext=tried)
     known = await worker_store.credentials(who)
     assert known.state is AccountState.CONNECTED
-    again = known.login.sealed.wrapped_key
-    assert await worker_store.set_state(who, AccountState.LOGIN_FAILED, error, wrapped_key=again)
+    again = known.login.sealed.ciphertext
+    assert await worker_store.set_state(who, AccountState.LOGIN_FAILED, error, ciphertext=again)
     row = await account_store.get(account.user_id, who)
     assert row is not None
     assert (row.state, row.last_error) == (AccountState.LOGIN_FAILED, error)
@@ -234,13 +235,40 @@ async def test_request_logs_land_in_their_day(
     await owner.execute("DELETE FROM api_request_logs")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"request_id": "\x00"},
+        {"request_id": "\ud800"},
+        {"response_time_ms": -1},
+        {"status_code": 2**40},
+        {"created_at_ms": 10**18},
+    ],
+)
 async def test_a_bad_batch_is_refused_whole(
-    worker_store: WorkerStore, owner: asyncpg.Connection
+    worker_store: WorkerStore, owner: asyncpg.Connection, wrong: dict[str, Any]
 ) -> None:
     now_ms = time.time_ns() // 1_000_000
-    with pytest.raises(DatabaseFault):
-        await worker_store.append_request_logs([request_log(now_ms), request_log(now_ms, "\x00")])
+    bad = msgspec.structs.replace(request_log(now_ms), **wrong)
+    with pytest.raises(ValueRefused):
+        await worker_store.append_request_logs([request_log(now_ms), bad])
     assert await owner.fetchval("SELECT count(*) FROM api_request_logs") == 0
+
+
+async def test_dead_instances_are_removed_and_live_ones_stay(
+    worker_store: WorkerStore, owner: asyncpg.Connection
+) -> None:
+    await owner.execute("DELETE FROM instance_registry")
+    for name in ("api-1", "api-2", "ws-1"):
+        await worker_store.register_instance(InstanceReport(name, "api"))
+    await owner.execute(
+        "UPDATE instance_registry SET last_heartbeat = now() - INTERVAL '16 s'"
+        " WHERE instance_id <> 'api-1'"
+    )
+    assert await worker_store.remove_dead_instances(15) == ("api-2", "ws-1")
+    assert await worker_store.remove_dead_instances(15) == ()
+    left = await owner.fetch("SELECT instance_id FROM instance_registry")
+    assert [row["instance_id"] for row in left] == ["api-1"]
 
 
 async def test_partitions_are_made_and_take_over_what_was_caught(

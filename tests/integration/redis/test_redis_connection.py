@@ -18,7 +18,7 @@ from mt5kit.state.redis import (
     TicketStore,
     open_redis,
 )
-from mt5kit.state.redis import control as control_module
+from mt5kit.state.redis import subscription as subscription_module
 from mt5kit.state.redis.connection import answering
 
 
@@ -216,9 +216,9 @@ async def heard_in_time(
 async def test_a_half_open_subscription_is_noticed(
     proxied: tuple[Redis, Proxy], redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_module, "LISTEN_S", 0.05)
-    monkeypatch.setattr(control_module, "ANSWER_S", 0.05)
-    monkeypatch.setattr(control_module, "_RECONNECT_S", 0.01)
+    monkeypatch.setattr(subscription_module, "LISTEN_S", 0.05)
+    monkeypatch.setattr(subscription_module, "ANSWER_S", 0.05)
+    monkeypatch.setattr(subscription_module, "_RECONNECT_S", 0.01)
     client, proxy = proxied
     heard: asyncio.Queue[object] = asyncio.Queue()
     stood: list[int] = []

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 from redis.asyncio import Redis
 
@@ -102,6 +104,56 @@ async def test_silent_replicas_are_forgotten(store: LeaseStore, redis: Redis, ke
     await redis.zadd(keys.replicas("api"), {"silent": 1})
     assert await store.announce("api", "b", 10_000) == ("b",)
     assert await store.announce("api", "a", 10_000) == ("a", "b")
+    assert sorted(await store.replicas("api")) == ["a", "b"]
     assert 0 < await redis.pttl(keys.replicas("api")) <= 10_000
     await store.withdraw("api", "a")
     assert await store.announce("api", "b", 10_000) == ("b",)
+
+
+async def test_a_lease_says_where_its_owner_answers(store: LeaseStore, redis: Redis) -> None:
+    first = await store.acquire("T1", "a", url="http://a:8000")
+    second = await store.acquire("T2", "b")
+    assert first is not None
+    assert second is not None
+    assert (first.url, second.url) == ("http://a:8000", "")
+    assert await store.holder("T1") == first
+    assert await store.holders(["T2", "T9", "T1"]) == {"T1": first, "T2": second}
+    assert await store.holders([]) == {}
+    await redis.flushall()
+    assert await store.holder("T1") is None
+    assert await store.renew(first)
+    assert await store.holder("T1") == first
+
+
+async def test_a_lease_of_an_earlier_version_has_no_url(
+    store: LeaseStore, redis: Redis, keys: Keys
+) -> None:
+    await redis.hset(keys.lease("T1"), mapping={"owner": "a", "token": 7})
+    holder = await store.holder("T1")
+    assert holder is not None
+    assert (holder.owner, holder.token, holder.url) == ("a", 7, "")
+
+
+async def test_a_release_is_announced_to_the_role(store: LeaseStore) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    stands = asyncio.Event()
+
+    async def listen() -> None:
+        async for owner in store.releases("api", stands.set):
+            heard.put_nowait(owner)
+
+    listener = asyncio.create_task(listen())
+    try:
+        async with asyncio.timeout(10):
+            await stands.wait()
+            for owner, role in (("quiet", None), ("other", "stream"), ("a", "api")):
+                lease = await store.acquire("T1", owner)
+                assert lease is not None
+                assert await store.release(lease, role)
+                # No lease, no news.
+                assert not await store.release(lease, role)
+            assert await heard.get() == "a"
+        assert heard.empty()
+    finally:
+        listener.cancel()
+        await asyncio.wait([listener])

@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Iterator
+from typing import TypeVar
 
 import msgspec
 import psutil
@@ -22,7 +23,7 @@ from tests.integration.conftest import Simulated, SimulatedTerminals, freeze
 
 from local_stack.simulator import PlacedTerminal
 from mt5kit.domain.accounts import AccountIdentity
-from mt5kit.domain.history import HistoryQuery
+from mt5kit.domain.history import HistoryQuery, HistorySize
 from mt5kit.domain.trades import Deal
 from mt5kit.errors import (
     BrokerTimeout,
@@ -37,8 +38,11 @@ from mt5kit.secret import Secret
 from mt5kit.telemetry.logs import configure_logs
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
+from mt5kit.terminal.channel import TIMEOUTS_TO_DROP
+from mt5kit.terminal.chunks import Done, Step
 from mt5kit.terminal.connection import Connection
 from mt5kit.terminal.credentials import Credentials
+from mt5kit.terminal.history import HistoryReader, deals_page, orders_page
 from mt5kit.terminal.link import TerminalLink
 
 SERVER = "Test-Server"
@@ -54,6 +58,7 @@ print(server.port, flush=True)
 server.start()
 """
 UNSHOWN = "the-secret-that-must-not-show"
+T = TypeVar("T")
 LOOPBACK = AddressGuard(["127.0.0.0/8"])
 
 
@@ -105,7 +110,7 @@ def token(tokens: Iterator[int]) -> int:
 
 
 async def test_a_login_looks_in_the_same_turn(links: Links, token: int) -> None:
-    look = await links.link().sign_in(token, ALPHA_IN)
+    look = (await links.link().sign_in(token, ALPHA_IN)).snapshot
     assert look.identity == ALPHA
     assert len(look.positions) == 2
     assert len(look.orders) == 1
@@ -146,6 +151,39 @@ async def test_history_comes_in_pages(links: Links, token: int) -> None:
         paged += page.rows
         more, before = page.more, (page.rows[-1].time_msc, page.rows[-1].ticket)
     assert tuple(paged) == deals
+
+
+async def test_a_history_still_loading_after_a_login_is_not_taken_for_empty(
+    links: Links, token: int, simulated: Simulated
+) -> None:
+    link = links.link()
+    whole = HistoryQuery(0, 2_000_000_000, "", None, 1000)
+    reader = HistoryReader(link, ALPHA, link.settling)
+    await link.sign_in(token, ALPHA_IN)
+    before = await done(deals_page(reader, whole).step, token)
+    fault = {"name": "history_empty", "terminal": 1, "ready_s": 0.3}
+    simulated.control.post("/faults", json=fault).raise_for_status()
+    try:
+        await link.sign_in(token, ALPHA_IN, must_prove=True)
+        assert (await link.deals(token, ALPHA, whole)).rows == ()
+        assert await link.history_size(token, ALPHA) == HistorySize(0, 0)
+        deals = await done(deals_page(reader, whole).step, token)
+        orders = await done(orders_page(reader, whole).step, token)
+    finally:
+        simulated.control.delete("/faults").raise_for_status()
+    assert deals == before == await link.deals(token, ALPHA, whole)
+    assert orders == await link.orders(token, ALPHA, whole)
+    size = await link.history_size(token, ALPHA)
+    assert (size.deals, size.orders) == (len(deals.rows), len(orders.rows))
+
+
+async def done(step: Step[T], token: int) -> T:
+    """What the work gives in the end."""
+    while True:
+        chunk = await step(token)
+        if isinstance(chunk, Done):
+            return chunk.value
+        await asyncio.sleep(chunk.pause_s)
 
 
 async def test_the_poll_tells_of_changes_and_of_none(links: Links, token: int) -> None:
@@ -200,15 +238,56 @@ async def test_a_frozen_terminal_is_a_timeout_and_then_serves_again(
     simulated: Simulated,
 ) -> None:
     link = links.link()
+    link.start()
     await link.sign_in(token, ALPHA_IN)
     pid = int(simulated.states()[0]["pid"])
-    freeze(pid)
-    try:
-        with pytest.raises(TerminalTimeout):
-            await link.snapshot(token, ALPHA, deadline_s=0.2)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    # Once, so that a late answer comes on the same connection; and until that is given up.
+    for timeouts in (1, TIMEOUTS_TO_DROP + 1):
+        freeze(pid)
+        try:
+            for _ in range(timeouts):
+                with pytest.raises(TerminalTimeout):
+                    await link.probe(token, deadline_s=0.2)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert (await link.snapshot(token, ALPHA)).identity == ALPHA
+        assert await link.probe(token) == ALPHA
+
+
+async def test_a_frozen_terminal_is_found_while_the_fault_holds_it(
+    links: Links, token: int, simulated: Simulated
+) -> None:
+    link = links.link()
+    await link.sign_in(token, ALPHA_IN)
+    fault = {"name": "freeze", "terminal": 1, "hold_s": 1.0}
+    simulated.control.post("/faults", json=fault).raise_for_status()
+
+    async def answers() -> bool:
+        try:
+            return await link.probe(token, deadline_s=0.3) == ALPHA
+        except TerminalTimeout:
+            return False
+
+    async with asyncio.timeout(30):
+        while await answers():
+            pass
+        while not await answers():
+            pass
     assert (await link.snapshot(token, ALPHA)).identity == ALPHA
+
+
+async def test_a_probe_says_who_is_in_and_a_new_terminal_has_nobody(
+    links: Links, token: int
+) -> None:
+    link = links.link()
+    signed = await link.sign_in(token, ALPHA_IN, must_prove=True)
+    assert signed.logged_in
+    assert not (await link.sign_in(token, ALPHA_IN)).logged_in
+    assert await link.probe(token) == ALPHA
+    wrong = Credentials(ALPHA, Secret("not-the-password"))
+    with pytest.raises(LoginRefused):
+        await link.sign_in(token, wrong, must_prove=True)
+    assert await link.probe(token) is None
 
 
 async def test_after_a_kill_the_next_call_after_the_restart_works(
@@ -238,7 +317,7 @@ async def test_after_a_kill_the_next_call_after_the_restart_works(
     # A new process knows no login; that it answers at all is the reconnect and the re-install.
     with pytest.raises(WrongAccount):
         await link.snapshot(token, ALPHA)
-    assert (await link.sign_in(token, ALPHA_IN)).identity == ALPHA
+    assert (await link.sign_in(token, ALPHA_IN)).snapshot.identity == ALPHA
     assert (await link.wait_changes(token, ALPHA, "")).snapshot.identity == ALPHA
     assert links.sample("mt5_terminal_up", terminal="t-1") == 1
     assert (links.sample("mt5_terminal_reconnects_total", terminal="t-1") or 0) >= 1
@@ -299,7 +378,7 @@ async def test_another_account_behind_our_back_never_shows(
 ) -> None:
     """A stock client logs two accounts in by turns, thousands of times, while readers read."""
     link = links.link()
-    balance = (await link.sign_in(token, ALPHA_IN)).account.balance
+    balance = (await link.sign_in(token, ALPHA_IN)).snapshot.account.balance
     switches = 3000
     stop = threading.Event()
     done = []

@@ -1,7 +1,10 @@
 """The envelope around an app: ids, faults that tell nothing, labels that are templates."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
+import logging
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID
 
 import httpx
 import orjson
@@ -12,9 +15,17 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Message, Receive, Scope, Send
 
 from mt5kit.errors import InternalFault, RateLimited
-from mt5kit.telemetry.errors_http import install_failure_handlers
-from mt5kit.telemetry.http import Envelope, service_routes
+from mt5kit.telemetry.errors_http import failure_response, install_failure_handlers
+from mt5kit.telemetry.http import (
+    ACCOUNT_KEY,
+    USER_KEY,
+    Answered,
+    Envelope,
+    mark_turn_of,
+    service_routes,
+)
 from mt5kit.telemetry.http_metrics import HttpMetrics
+from mt5kit.telemetry.logs import configure_logs
 
 
 @pytest.fixture
@@ -137,3 +148,123 @@ async def test_readiness_tells_of_draining(client: httpx.AsyncClient) -> None:
     answer = await client.get("/health/ready")
     assert (answer.status_code, answer.json()["status"]) == (503, "draining")
     assert (await client.get("/health/live")).status_code == 200
+
+
+USER = UUID(int=5)
+
+
+async def thing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers as its path says, having named a user and an account."""
+    scope[USER_KEY], scope[ACCOUNT_KEY] = USER, "acc-1"
+    mark_turn_of(scope)
+    structlog.get_logger("thing").info("within")
+    if scope["path"] == "/bug":
+        raise RuntimeError("bug")
+    if scope["path"] == "/busy":
+        await failure_response(RateLimited("slow down"), "x")(scope, receive, send)
+        return
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def ask(envelope: Envelope, path: str = "/x", method: str = "GET", **more: object) -> Scope:
+    async def receive() -> Message:
+        raise AssertionError("a body was waited for")
+
+    async def send(message: Message) -> None:
+        pass
+
+    headers = [(b"x-request-id", b"mine-1")]
+    scope: Scope = {"type": "http", "method": method, "path": path, "headers": headers} | more
+    await envelope(scope, receive, send)
+    return scope
+
+
+async def test_a_get_without_a_length_is_not_asked_for_its_body() -> None:
+    envelope = Envelope(thing, HttpMetrics(CollectorRegistry()))
+    await ask(envelope)
+    for name in (b"content-length", b"transfer-encoding"):
+        headers = [(b"x-request-id", b"mine-1"), (name, b"5")]
+        with structlog.testing.capture_logs() as events:
+            await ask(envelope, headers=headers)
+        # Whoever says that there is a body is waited for.
+        assert [event["event"] for event in events] == ["unhandled_fault", "request"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [("/x", 204, None), ("/busy", 429, "RATE_LIMITED"), ("/bug", 500, "INTERNAL")],
+)
+async def test_the_hook_is_told_of_every_answer(path: str, status: int, code: str | None) -> None:
+    told: list[Answered] = []
+    await ask(Envelope(thing, HttpMetrics(CollectorRegistry()), told.append), path)
+    [answered] = told
+    assert answered.elapsed_ms >= 0
+    expected = Answered(
+        request_id="mine-1",
+        method="GET",
+        route="unmatched",
+        status=status,
+        code=code,
+        turn=True,
+        elapsed_ms=answered.elapsed_ms,
+        account_id="acc-1",
+        user_id=USER,
+    )
+    assert answered == expected
+
+
+async def test_a_hook_that_fails_costs_no_answer() -> None:
+    def fail(_answered: Answered) -> None:
+        raise RuntimeError("the log is full")
+
+    with structlog.testing.capture_logs() as events:
+        await ask(Envelope(thing, HttpMetrics(CollectorRegistry()), fail))
+    assert [event["event"] for event in events] == ["within", "request", "answer_not_recorded"]
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    configure_logs(stream)
+    yield stream
+    structlog.reset_defaults()
+    logging.basicConfig(handlers=[], force=True)
+
+
+async def test_the_request_line_is_as_every_other_line(stream: io.StringIO) -> None:
+    await ask(Envelope(thing, HttpMetrics(CollectorRegistry())))
+    within, request = (orjson.loads(line) for line in stream.getvalue().splitlines())
+    assert within == {
+        "event": "within",
+        "request_id": "mine-1",
+        "level": "info",
+        "timestamp": within["timestamp"],
+    }
+    told = {key: request.pop(key) for key in ("method", "route", "status", "ms", "turn")}
+    assert told | {"ms": 0} == {
+        "method": "GET",
+        "route": "unmatched",
+        "status": 204,
+        "ms": 0,
+        "turn": "yes",
+    }
+    assert list(request) == list(within)
+    assert request == within | {"event": "request", "timestamp": request["timestamp"]}
+    assert len(request["timestamp"]) == len(within["timestamp"]) == 27
+
+
+async def test_the_request_line_obeys_the_level() -> None:
+    stream = io.StringIO()
+    configure_logs(stream, level=logging.WARNING)
+    try:
+        await ask(Envelope(thing, HttpMetrics(CollectorRegistry())))
+    finally:
+        structlog.reset_defaults()
+        logging.basicConfig(handlers=[], force=True)
+    assert stream.getvalue() == ""
+
+
+async def test_the_id_is_bound_no_longer_than_its_request() -> None:
+    await ask(Envelope(thing, HttpMetrics(CollectorRegistry())))
+    assert structlog.contextvars.get_contextvars() == {}

@@ -17,10 +17,15 @@ import mt5kit.terminal
 SOURCE = Path(mt5kit.terminal.__file__).parent / "agent.py"
 
 
+MANY = 2**31 - 1
+
+
 class Info(NamedTuple):
     login: int
     server: str
     equity: float
+    balance: float = 0.0
+    credit: float = 0.0
 
 
 class Terminal(NamedTuple):
@@ -41,15 +46,26 @@ class FakeModule(ModuleType):
         super().__init__("MetaTrader5")
         self.login_now: tuple[int, str] | None = (1, "S")
         self.equity = 10.0
+        self.balance = 0.0
+        self.away = False
+        self.timeouts: list[int] = []
+        self.totals: tuple[int | None, int | None] = (0, 0)
         self.error = (1, "Success")
         self.during_positions: Callable[[], None] = lambda: None
         self.deals: tuple[Deal, ...] = ()
         self.refuse_login: tuple[int, str] | None = None
-        self.initialize = lambda *_a, **_k: True
+        self.mute = False
+        self.initialize = self._initialize
         self.login = self._login
         self.shutdown = lambda: None
 
+    def _initialize(self, timeout: int = 60_000) -> bool:
+        self.timeouts.append(timeout)
+        self.error = (-10003, "IPC initialize failed") if self.away else (1, "Success")
+        return not self.away
+
     def _login(self, login: int, password: str = "", server: str = "", timeout: int = 0) -> bool:
+        self.timeouts.append(timeout)
         if self.refuse_login:
             self.error = self.refuse_login
             self.login_now = None
@@ -61,12 +77,19 @@ class FakeModule(ModuleType):
         return self.error
 
     def account_info(self) -> Info | None:
-        if self.login_now is None:
-            self.error = (-10004, "No IPC connection")
+        if self.mute:
+            self.error = (-10005, "IPC timeout")
             return None
-        return Info(*self.login_now, self.equity)
+        if self.login_now is None:
+            self.error = (
+                (-10004, "No IPC connection") if self.away else (-1, "Terminal: Call failed")
+            )
+            return None
+        return Info(*self.login_now, self.equity, self.balance)
 
-    def terminal_info(self) -> Terminal:
+    def terminal_info(self) -> Terminal | None:
+        if self.away:
+            return None
         return Terminal(connected=True, trade_allowed=True)
 
     def positions_get(self) -> tuple[()]:
@@ -75,6 +98,17 @@ class FakeModule(ModuleType):
 
     def orders_get(self) -> tuple[()]:
         return ()
+
+    def history_deals_total(self, first: int, last: int) -> int | None:
+        if (first, last) != (0, 2**31 - 1):
+            return len(self.deals)
+        self.error = (-1, "no deals") if self.totals[0] is None else (1, "Success")
+        return self.totals[0]
+
+    def history_orders_total(self, first: int, last: int) -> int | None:
+        assert (first, last) == (0, 2**31 - 1)
+        self.error = (-1, "no orders") if self.totals[1] is None else (1, "Success")
+        return self.totals[1]
 
     def history_deals_get(self, *_span: int) -> tuple[Deal, ...]:
         return self.deals
@@ -113,7 +147,13 @@ def call(agent: Any, instance: Any, op: str, token: int, *args: Any) -> dict[str
 def test_a_snapshot_holds_everything_of_one_look(load: Callable[[], Any]) -> None:
     agent = load()
     answer = call(agent, agent.Agent(), "snapshot", 5, 1, "S")["answer"]
-    assert answer["account"] == {"login": 1, "server": "S", "equity": 10.0}
+    assert answer["account"] == {
+        "login": 1,
+        "server": "S",
+        "equity": 10.0,
+        "balance": 0.0,
+        "credit": 0.0,
+    }
     assert answer["positions"] == answer["orders"] == []
     assert answer["terminal"] == {"connected": True, "trade_allowed": True}
 
@@ -345,15 +385,132 @@ def test_history_pages_newest_first_without_gap_or_repeat(
     seen: list[int] = []
     before = None
     while True:
-        args = (1, "S", "deals", (0, 9), "", before, 4)
+        args = (1, "S", "deals", (0, 9), "", before, 4, MANY)
         page = call(agent, instance, "history", 5, *args)["answer"]
         seen += [row["ticket"] for row in page["rows"]]
         if not page["more"]:
             break
         before = (page["rows"][-1]["time_msc"], page["rows"][-1]["ticket"])
     assert seen == list(range(19, 0, -1))
-    only = call(agent, instance, "history", 5, 1, "S", "deals", (0, 9), "XAUUSD", None, 100)
+    only = call(agent, instance, "history", 5, 1, "S", "deals", (0, 9), "XAUUSD", None, 100, MANY)
     assert {row["symbol"] for row in only["answer"]["rows"]} == {"XAUUSD"}
+
+
+def test_a_window_becomes_no_more_dictionaries_than_a_page_has_rows(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    made = []
+
+    class Counted(Deal):
+        def _asdict(self) -> dict[str, Any]:
+            made.append(self.ticket)
+            return super()._asdict()
+
+    agent = load()
+    module.deals = tuple(Counted(n, n, "EURUSD") for n in range(1000))
+    args = (1, "S", "deals", (0, 9), "", None, 3, MANY)
+    assert call(agent, agent.Agent(), "history", 5, *args)["answer"]["more"]
+    assert made == [999, 998, 997]
+
+
+def test_more_rows_than_allowed_are_counted_and_not_made(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    module.deals = tuple(Deal(n, n, "EURUSD") for n in range(11))
+    given = (1, "S", "deals", (0, 9), "", None, 100)
+    assert len(call(agent, instance, "history", 5, *given, 11)["answer"]["rows"]) == 11
+    module.history_deals_get = lambda *_: None  # type: ignore[method-assign, assignment]
+    error = call(agent, instance, "history", 5, *given, 10)["error"]
+    assert (error["kind"], error["code"]) == ("too_many", 11)
+
+
+def test_the_size_of_a_history_is_of_all_time(load: Callable[[], Any], module: FakeModule) -> None:
+    agent = load()
+    instance = agent.Agent()
+    module.totals = (7, 3)
+    size = call(agent, instance, "history_size", 5, 1, "S")["answer"]
+    assert size == {"deals": 7, "orders": 3, "funded": False}
+    module.balance = 0.01
+    assert call(agent, instance, "history_size", 5, 1, "S")["answer"]["funded"] is True
+    module.login_now = (2, "S")
+    assert call(agent, instance, "history_size", 5, 1, "S")["error"]["kind"] == "wrong_account"
+
+
+@pytest.mark.parametrize(("totals", "text"), [((None, 3), "no deals"), ((3, None), "no orders")])
+def test_a_history_that_cannot_be_counted_says_why(
+    load: Callable[[], Any],
+    module: FakeModule,
+    totals: tuple[int | None, int | None],
+    text: str,
+) -> None:
+    agent = load()
+    module.totals = totals
+    error = call(agent, agent.Agent(), "history_size", 5, 1, "S")["error"]
+    assert error == {"kind": "failed", "text": text, "code": -1}
+
+
+def test_a_probe_says_who_is_in(load: Callable[[], Any], module: FakeModule) -> None:
+    agent = load()
+    instance = agent.Agent()
+    answer = call(agent, instance, "probe", 5, 500)["answer"]
+    assert answer == {"identity": {"login": 1, "server": "S"}}
+    module.login_now = None
+    assert call(agent, instance, "probe", 5, 500)["answer"] == {"identity": None}
+    assert module.timeouts == []
+    assert call(agent, instance, "probe", 4, 500)["error"]["kind"] == "stale_token"
+
+
+def test_a_probe_of_a_terminal_that_is_away_fails(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    module.login_now, module.away = None, True
+    error = call(agent, agent.Agent(), "probe", 5, 500)["error"]
+    assert (error["kind"], error["code"]) == ("failed", -10003)
+    assert len(module.timeouts) == 1
+    assert 0 < module.timeouts[0] <= 500
+
+
+def test_a_probe_of_a_terminal_that_tells_nothing_of_its_account_fails(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    module.mute = True
+    error = call(agent, agent.Agent(), "probe", 5, 500)["error"]
+    assert (error["kind"], error["code"]) == ("failed", -10005)
+
+
+def test_metatrader_gets_no_more_time_than_the_caller_has_left(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    clock = FakeClock()
+    agent.time = clock
+    instance.fence.lock = HeldFor(clock, 0.75)
+    # The caller waits for a second: three quarters of it go by before the lock is free.
+    assert "answer" in call(agent, instance, "sign_in", 5, 2, "pw", "S", 9000, False)
+    assert module.timeouts == [250]
+    instance.fence.lock = HeldFor(clock, 1.0)
+    assert call(agent, instance, "sign_in", 5, 3, "pw", "S", 9000, False)["error"]["kind"] == "busy"
+    assert module.timeouts == [250]
+
+
+class HeldFor:
+    """A lock that is free so many seconds after somebody comes."""
+
+    def __init__(self, clock: "FakeClock", seconds: float) -> None:
+        self.clock = clock
+        self.seconds = seconds
+
+    def acquire(self, timeout: float) -> bool:
+        self.clock.now += min(self.seconds, timeout)
+        return True
+
+    def release(self) -> None:
+        pass
 
 
 def test_an_unknown_operation_is_refused(load: Callable[[], Any]) -> None:

@@ -21,13 +21,18 @@ class FakeDoor:
         self.closed = False
         self.refusal: Exception | None = None
         self.limit_s = 0.0
+        self.hold: threading.Event | None = None
+        self.calls = 0
 
     def open(self, limit_s: float) -> None:
         self.limit_s = limit_s
+        if self.hold is not None:
+            self.hold.wait(30)
         if self.refusal is not None:
             raise self.refusal
 
     def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
+        self.calls += 1
         self.threads.add(threading.current_thread().name)
         return self.outcome()
 
@@ -47,12 +52,14 @@ class Terminal:
     def __init__(self) -> None:
         self.doors: list[FakeDoor] = []
         self.refusal: Exception | None = None
+        self.hold: threading.Event | None = None
         self.attempts = 0
         self.changes: list[bool] = []
 
     def make(self) -> FakeDoor:
         door = FakeDoor()
         door.refusal = self.refusal
+        door.hold = self.hold
         self.attempts += 1
         if self.refusal is None:
             self.doors.append(door)
@@ -179,6 +186,20 @@ async def test_connecting_for_a_call_keeps_to_its_deadline(
 ) -> None:
     await channel.call("op", 1, (), 0.5)
     assert 0 < terminal.doors[0].limit_s <= 0.5
+
+
+async def test_a_call_does_not_wait_for_the_channel_to_connect(
+    terminal: Terminal, channel: Channel
+) -> None:
+    terminal.hold = threading.Event()
+    channel.start()
+    await until(lambda: terminal.attempts == 1)
+    with pytest.raises(TerminalTimeout):
+        await channel.call("op", 1, (), 0.01)
+    assert not channel.connected
+    terminal.hold.set()
+    assert await call(channel) == b"answer"
+    assert terminal.doors[0].calls == 1
 
 
 async def test_a_closed_channel_refuses(channel: Channel) -> None:

@@ -7,9 +7,16 @@ Postgres is away or overrun, `DatabaseFault` for a mistake of ours.
 
 from mt5kit.state.postgres.accounts import AccountStore
 from mt5kit.state.postgres.audit import AuditEntry, AuditStore
-from mt5kit.state.postgres.database import Database, DatabaseFault, DatabaseUnavailable
+from mt5kit.state.postgres.database import (
+    Database,
+    DatabaseFault,
+    DatabaseUnavailable,
+    ValueRefused,
+)
+from mt5kit.state.postgres.keys import KeyStore, WrappedRow
+from mt5kit.state.postgres.request_logs import RequestLog
 from mt5kit.state.postgres.rows import AccountError, AccountRow, StoredLogin
-from mt5kit.state.postgres.worker import InstanceReport, RequestLog, WorkerStore
+from mt5kit.state.postgres.worker import InstanceReport, WorkerLogin, WorkerStore
 
 __all__ = [
     "AccountError",
@@ -21,7 +28,11 @@ __all__ = [
     "DatabaseFault",
     "DatabaseUnavailable",
     "InstanceReport",
+    "KeyStore",
     "RequestLog",
     "StoredLogin",
+    "ValueRefused",
+    "WorkerLogin",
     "WorkerStore",
+    "WrappedRow",
 ]

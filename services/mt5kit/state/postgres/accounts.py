@@ -12,6 +12,7 @@ from mt5kit.state.postgres.database import Database, json_text
 from mt5kit.state.postgres.rows import (
     ACCOUNT_COLUMNS,
     ACCOUNT_ID,
+    RECORD_STANDING,
     AccountError,
     AccountRow,
     StoredLogin,
@@ -126,6 +127,46 @@ class AccountStore:
             )
         return account_row(found(row, account_id))
 
+    async def connecting(self, user_id: UUID, account_id: str) -> AccountRow | None:
+        """Say that new credentials are being proven for the account, if there is one.
+
+        Its stored credentials stay in use meanwhile, as `AccountRow.standing` permits.
+        `save_login` ends it, or `connect_failed`; failing both, `WorkerStore.mend_connecting`.
+
+        Returns:
+            The account as it stood before, for `connect_failed`; None if this user has none of
+            that id. Under a connect that is already under way it is `connecting` as it is.
+        """
+        if not ACCOUNT_ID.fullmatch(account_id):
+            return None
+        async with self._database.transaction(user_id=user_id) as connection:
+            row = await connection.fetchrow(_SELECT + "FOR NO KEY UPDATE", account_id, user_id)
+            if row is None:
+                return None
+            await connection.execute(
+                "UPDATE accounts SET state = 'connecting'"
+                " WHERE account_id = $1 AND user_id = $2 AND state <> 'connecting'",
+                *(account_id, user_id),
+            )
+        return account_row(row)
+
+    async def connect_failed(self, before: AccountRow) -> None:
+        """Put the account back where it stood, with its old credentials and its old error.
+
+        Only while it is still `connecting` under the uuid it had: a disconnect, a deletion or a
+        connect that has succeeded meanwhile stays. What was recorded of the old credentials
+        meanwhile (`move_state`) is where it returns.
+
+        Args:
+            before: From `connecting`.
+        """
+        async with self._database.transaction(user_id=before.user_id) as connection:
+            await connection.execute(
+                "UPDATE accounts SET state = connecting_from"
+                " WHERE uuid = $1 AND user_id = $2 AND state = 'connecting'",
+                *(before.uuid, before.user_id),
+            )
+
     async def set_state(
         self, user_id: UUID, account_id: str, state: AccountState, error: AccountError | None = None
     ) -> None:
@@ -152,7 +193,8 @@ class AccountStore:
         """Record a change that was observed, unless somebody has moved the account meanwhile.
 
         A read that began before its owner disconnected the account, or before new credentials
-        came, must not undo either.
+        came, must not undo either. Behind a connect under way the account stays `connecting`,
+        and what is recorded is where it returns if that fails.
 
         Args:
             seen: The account as it stood when the observation began.
@@ -164,12 +206,13 @@ class AccountStore:
         """
         async with self._database.transaction(user_id=seen.user_id) as connection:
             moved = await connection.fetchval(
-                "UPDATE accounts SET state = $4, last_error = $5 WHERE account_id = $1"
-                " AND user_id = $2 AND state = $3"
+                f"UPDATE accounts SET {RECORD_STANDING}"  # noqa: S608 - a constant
+                " WHERE account_id = $1 AND user_id = $4"
+                " AND coalesce(connecting_from, state) = $5"
                 " AND (extract(epoch FROM last_login) * 1000)::bigint IS NOT DISTINCT FROM $6"
                 " RETURNING 1",
-                *(seen.account_id, seen.user_id, seen.state.value),
-                *(state.value, error and json_text(error), seen.last_login_ms),
+                *(seen.account_id, state.value, error and json_text(error)),
+                *(seen.user_id, seen.standing.value, seen.last_login_ms),
             )
         return moved is not None
 

@@ -50,6 +50,10 @@ class DatabaseFault(InternalFault):
     """Postgres refused a statement of ours as wrong."""
 
 
+class ValueRefused(DatabaseFault):
+    """A value does not fit its column, or breaks a constraint; another row may still do."""
+
+
 class Database:
     """A pool of connections of one role.
 
@@ -139,7 +143,8 @@ def answering() -> Iterator[None]:
 
     Raises:
         DatabaseUnavailable: Postgres is away, starting, overrun, or cut the statement short.
-        DatabaseFault: The statement or its values were wrong.
+        ValueRefused: A value was wrong.
+        DatabaseFault: The statement was wrong.
     """
     try:
         yield
@@ -147,7 +152,9 @@ def answering() -> Iterator[None]:
         raise
     except _PASSING as passing:
         raise _unavailable() from passing
-    except (asyncpg.PostgresError, asyncpg.DataError) as refused:
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as refused:
+        raise ValueRefused(f"Postgres refused a value: {refused}") from refused
+    except asyncpg.PostgresError as refused:
         raise DatabaseFault(f"Postgres refused a statement: {refused}") from refused
     except (asyncpg.InterfaceError, OSError, TimeoutError) as away:
         raise _unavailable() from away

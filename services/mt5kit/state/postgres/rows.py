@@ -20,11 +20,19 @@ ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """No other can be in the table, and Postgres would refuse some (NUL) as no text at all."""
 
 ACCOUNT_COLUMNS = """
-    id, uuid, account_id, user_id, login, server, state, last_error, is_active,
+    id, uuid, account_id, user_id, login, server, state, connecting_from, last_error, is_active,
     (extract(epoch FROM state_since) * 1000)::bigint AS state_since_ms,
     (extract(epoch FROM last_login) * 1000)::bigint AS last_login_ms,
     (extract(epoch FROM last_poll) * 1000)::bigint AS last_poll_ms
 """
+
+
+RECORD_STANDING = """
+    state = CASE state WHEN 'connecting' THEN state ELSE $2 END,
+    connecting_from = CASE state WHEN 'connecting' THEN $2 END,
+    last_error = $3
+"""
+"""Sets where an account stands ($2) and why ($3), behind a connect under way if there is one."""
 
 
 class AccountError(msgspec.Struct, frozen=True):
@@ -35,7 +43,11 @@ class AccountError(msgspec.Struct, frozen=True):
 
 
 class AccountRow(msgspec.Struct, frozen=True):
-    """An account without its credentials. Times are epoch milliseconds, UTC."""
+    """An account without its credentials. Times are epoch milliseconds, UTC.
+
+    `connecting_from` is where it stood before new credentials came to be proven, and None unless
+    it is `connecting`.
+    """
 
     id: int
     uuid: UUID
@@ -48,6 +60,12 @@ class AccountRow(msgspec.Struct, frozen=True):
     is_active: bool
     last_login_ms: int | None
     last_poll_ms: int | None
+    connecting_from: AccountState | None = None
+
+    @property
+    def standing(self) -> AccountState:
+        """Where it stands with the credentials that are stored, whatever is being proven now."""
+        return self.connecting_from or self.state
 
 
 class StoredLogin(msgspec.Struct, frozen=True):
@@ -78,6 +96,7 @@ def account_row(row: asyncpg.Record) -> AccountRow:
         is_active=row["is_active"],
         last_login_ms=row["last_login_ms"],
         last_poll_ms=row["last_poll_ms"],
+        connecting_from=AccountState(row["connecting_from"]) if row["connecting_from"] else None,
     )
 
 

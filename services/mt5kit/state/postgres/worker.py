@@ -2,22 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
-from uuid import UUID
 
 import msgspec
 
 from mt5kit.domain.accounts import AccountState
 from mt5kit.state.postgres.database import Database, json_text
-from mt5kit.state.postgres.rows import AccountError, StoredLogin, check_id, fetch_login, found
+from mt5kit.state.postgres.request_logs import RequestLog, append_request_logs
+from mt5kit.state.postgres.rows import (
+    RECORD_STANDING,
+    AccountError,
+    StoredLogin,
+    check_id,
+    fetch_login,
+    found,
+)
 
 InstanceType = Literal["websocket", "api", "hybrid"]
 
 
 class WorkerLogin(msgspec.Struct, frozen=True):
-    """Stored credentials, and the state of their account at the same moment."""
+    """Stored credentials, and the state of their account at the same moment.
+
+    Args:
+        login: The credentials.
+        state: Where the account stands with them: while others are being proven, where it stood
+            before. So credentials that the broker refused stay refused meanwhile.
+        connecting: Whether others are being proven now.
+    """
 
     login: StoredLogin
     state: AccountState
+    connecting: bool = False
 
 
 class InstanceReport(msgspec.Struct, frozen=True):
@@ -46,44 +61,6 @@ class InstanceReport(msgspec.Struct, frozen=True):
     ip_address: str | None = None
 
 
-class RequestLog(msgspec.Struct, frozen=True):
-    """One answered request. `endpoint` is the route's template; `code` is None on success."""
-
-    created_at_ms: int
-    request_id: str
-    endpoint: str
-    method: str
-    status_code: int
-    response_time_ms: int
-    instance_id: str
-    turn: bool = False
-    code: str | None = None
-    account_id: str | None = None
-    user_id: UUID | None = None
-
-
-_LOG_COLUMNS = {
-    "created_at_ms": "bigint",
-    "request_id": "text",
-    "endpoint": "text",
-    "method": "text",
-    "status_code": "integer",
-    "response_time_ms": "integer",
-    "instance_id": "text",
-    "turn": "boolean",
-    "code": "text",
-    "account_id": "text",
-    "user_id": "uuid",
-}
-
-# One statement for a batch, since COPY is refused on a table under row security.
-_APPEND_LOGS = f"""
-    INSERT INTO api_request_logs (created_at, {", ".join([*_LOG_COLUMNS][1:])})
-    SELECT to_timestamp(created_at_ms / 1000.0), {", ".join([*_LOG_COLUMNS][1:])}
-    FROM unnest({", ".join(f"${n}::{t}[]" for n, t in enumerate(_LOG_COLUMNS.values(), 1))})
-        AS batch ({", ".join(_LOG_COLUMNS)})
-"""  # noqa: S608 - joined from constants
-
 _UPSERT_INSTANCE = """
     INSERT INTO instance_registry AS known (instance_id, instance_type, assigned_accounts,
         cpu_usage, memory_usage, active_connections, health_status, hostname, ip_address)
@@ -111,13 +88,15 @@ class WorkerStore:
         """
         check_id(account_id)
         async with self._database.transaction(account_id=account_id) as connection:
-            state: str | None = await connection.fetchval(
+            row = await connection.fetchrow(
                 # Until the login is read too, nobody changes either.
-                "SELECT state FROM accounts WHERE account_id = $1 FOR SHARE",
+                "SELECT coalesce(connecting_from, state) AS standing, state = 'connecting' AS now"
+                " FROM accounts WHERE account_id = $1 FOR SHARE",
                 account_id,
             )
-            known = AccountState(found(state, account_id))
-            return WorkerLogin(await fetch_login(connection, account_id), known)
+            known = found(row, account_id)
+            login = await fetch_login(connection, account_id)
+        return WorkerLogin(login, AccountState(known["standing"]), known["now"])
 
     async def set_state(
         self,
@@ -125,19 +104,20 @@ class WorkerStore:
         state: AccountState,
         error: AccountError | None = None,
         *,
-        wrapped_key: bytes | None = None,
+        ciphertext: bytes | None = None,
         logged_in: bool = False,
     ) -> bool:
         """Record where the account stands, why, and whether it has just logged in.
 
-        What its owner has disconnected stays so.
+        What its owner has disconnected stays so. While new credentials are being proven the
+        account stays `connecting`, and what is recorded is where it returns if they fail.
 
         Args:
             account_id: The caller's identifier.
-            state: Where it stands.
+            state: Where it stands with the credentials that are stored; not `connecting`.
             error: Why, if it is not well.
-            wrapped_key: Of the credentials this is about; nothing is recorded if they have been
-                replaced.
+            ciphertext: The sealed password this is about; nothing is recorded if it has been
+                replaced. It outlasts a rotation of keys, which the wrapped key does not.
             logged_in: Whether it has just logged in.
 
         Returns:
@@ -149,11 +129,11 @@ class WorkerStore:
         check_id(account_id)
         async with self._database.transaction(account_id=account_id) as connection:
             changed: bool | None = await connection.fetchval(
-                "UPDATE accounts SET state = $2, last_error = $3,"
+                f"UPDATE accounts SET {RECORD_STANDING},"  # noqa: S608 - a constant
                 " last_login = CASE WHEN $4 THEN now() ELSE last_login END"
-                " WHERE account_id = $1 AND state <> 'disconnected'"
-                " AND ($5::bytea IS NULL OR wrapped_key = $5) RETURNING TRUE",
-                *(account_id, state.value, error and json_text(error), logged_in, wrapped_key),
+                " WHERE account_id = $1 AND coalesce(connecting_from, state) <> 'disconnected'"
+                " AND ($5::bytea IS NULL OR encrypted_password = $5) RETURNING TRUE",
+                *(account_id, state.value, error and json_text(error), logged_in, ciphertext),
             )
             known: bool | None = changed or await connection.fetchval(
                 "SELECT FALSE FROM accounts WHERE account_id = $1", account_id
@@ -239,6 +219,28 @@ class WorkerStore:
                 "DELETE FROM instance_registry WHERE instance_id = $1", instance_id
             )
 
+    async def remove_dead_instances(self, older_than_s: float) -> tuple[str, ...]:
+        """Take replicas out of the registry that have not been heard of for so long; their ids."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                "DELETE FROM instance_registry"
+                " WHERE last_heartbeat < now() - make_interval(secs => $1) RETURNING instance_id",
+                older_than_s,
+            )
+        return tuple(sorted(row["instance_id"] for row in rows))
+
+    async def mend_connecting(self, older_than_s: int) -> int:
+        """Put back accounts that have been `connecting` for so long, where they stood before.
+
+        Whoever was proving their credentials has died. The stored credentials are the old ones.
+
+        Returns:
+            How many there were.
+        """
+        async with self._database.transaction() as connection:
+            mended: int = await connection.fetchval("SELECT mend_connecting($1)", older_than_s)
+        return mended
+
     async def instance_for_account(self, row_id: int, instance_type: InstanceType) -> str | None:
         """The live instance that holds the account (`accounts.id`), else the least loaded one."""
         async with self._database.transaction() as connection:
@@ -258,10 +260,15 @@ class WorkerStore:
             )
 
     async def append_request_logs(self, rows: Sequence[RequestLog]) -> None:
-        """Append a batch of answered requests: all of it, or nothing and an error."""
-        columns = [[getattr(row, name) for row in rows] for name in _LOG_COLUMNS]
+        """Append a batch of answered requests: all of it, or nothing and an error.
+
+        Rows that are there already, by time and id, are left alone.
+
+        Raises:
+            ValueRefused: A row holds what its column does not take.
+        """
         async with self._database.transaction() as connection:
-            await connection.execute(_APPEND_LOGS, *columns)
+            await append_request_logs(connection, rows)
 
     async def ensure_request_log_partitions(self, days_ahead: int = 7) -> int:
         """Make the log's partitions of today and the days to come; how many were missing."""

@@ -1,4 +1,4 @@
-"""The Redis stores: leases, placement, live state, snapshots, tickets, control.
+"""The Redis stores: leases, placement, live state, caches, tickets, control, budgets, jobs.
 
 What is atomic is one Lua script. Every call raises only errors of `mt5kit.errors`:
 `StateUnavailable` while Redis is away or full, `RedisFault` for a mistake of ours.
@@ -7,22 +7,34 @@ What is atomic is one Lua script. Every call raises only errors of `mt5kit.error
 from redis.asyncio import Redis
 
 from mt5kit.state.keys import Keys, Role
+from mt5kit.state.redis.board import BoardStore, TerminalEntry
 from mt5kit.state.redis.connection import RedisFault, StateUnavailable, open_redis
 from mt5kit.state.redis.control import Control, ControlChannel
-from mt5kit.state.redis.lease_keeper import KeeperPlan, LeaseKeeper
+from mt5kit.state.redis.demand import DemandStore
+from mt5kit.state.redis.history_cache import CachedPage, HistoryCache
+from mt5kit.state.redis.keeper_plan import KeeperPlan
+from mt5kit.state.redis.lease_keeper import LeaseKeeper
 from mt5kit.state.redis.leases import LEASE_TTL_MS, Lease, LeaseStore
 from mt5kit.state.redis.live import Frame, LiveState, LiveStore
-from mt5kit.state.redis.placement import PlacementStore, StreamPlacementStore
+from mt5kit.state.redis.login_budget import LoginBudgetStore
+from mt5kit.state.redis.placement import PlacementStore
 from mt5kit.state.redis.probe import RedisProbe
+from mt5kit.state.redis.shares import ShareStore
 from mt5kit.state.redis.snapshots import CachedSnapshot, SnapshotCache
+from mt5kit.state.redis.stream_placement import StreamPlacementStore
+from mt5kit.state.redis.sync_jobs import SyncError, SyncJob, SyncStatus, SyncStore
 from mt5kit.state.redis.tickets import Redeemed, TicketGrant, TicketStore
 
 __all__ = [
     "LEASE_TTL_MS",
+    "BoardStore",
+    "CachedPage",
     "CachedSnapshot",
     "Control",
     "ControlChannel",
+    "DemandStore",
     "Frame",
+    "HistoryCache",
     "KeeperPlan",
     "Keys",
     "Lease",
@@ -30,15 +42,22 @@ __all__ = [
     "LeaseStore",
     "LiveState",
     "LiveStore",
+    "LoginBudgetStore",
     "PlacementStore",
     "Redeemed",
     "Redis",
     "RedisFault",
     "RedisProbe",
     "Role",
+    "ShareStore",
     "SnapshotCache",
     "StateUnavailable",
     "StreamPlacementStore",
+    "SyncError",
+    "SyncJob",
+    "SyncStatus",
+    "SyncStore",
+    "TerminalEntry",
     "TicketGrant",
     "TicketStore",
     "open_redis",

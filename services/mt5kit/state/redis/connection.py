@@ -98,6 +98,13 @@ def _refusal(text: str) -> StateUnavailable | RedisFault:
     return RedisFault(f"Redis refused a command: {text}")
 
 
+NOW_MS = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+"""
+"""Beginning of a script: `now` is UTC epoch ms of the one clock that all replicas share."""
+
+
 class Lua:
     """A script and the digest Redis knows it by."""
 

@@ -1,45 +1,25 @@
 """Keeping a replica's fair share of the terminals of its role."""
 
 import asyncio
+import contextlib
 import math
+import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import MappingProxyType
 
-import msgspec
 import structlog
 
 from mt5kit.errors import TerminalUnavailable
-from mt5kit.state.keys import Role
 from mt5kit.state.redis.connection import RedisFault, StateUnavailable
-from mt5kit.state.redis.leases import LEASE_TTL_MS, Lease, LeaseStore
+from mt5kit.state.redis.held_leases import HeldLeases
+from mt5kit.state.redis.keeper_plan import KeeperPlan
+from mt5kit.state.redis.leases import Lease, LeaseStore
 
-_RENEWALS_PER_TTL = 4
-"""Three renewals may fail before the lease runs out."""
+LOSING_S = 5.0
+"""For the call in progress before a terminal is given back; half a lease's life."""
 
-
-class KeeperPlan(msgspec.Struct, frozen=True):
-    """What a keeper keeps.
-
-    Args:
-        role: Which terminals, and which replicas share them.
-        owner: This replica, by its instance id.
-        terminals: The terminals that exist now, the same on every replica.
-        own: Those of this replica's slot; taken first and given back last.
-        ttl_ms: Life of a lease without renewal.
-        interval_s: Seconds between rounds; a quarter of the life unless given.
-    """
-
-    role: Role
-    owner: str
-    terminals: Callable[[], Sequence[str]]
-    own: frozenset[str] = frozenset()
-    ttl_ms: int = LEASE_TTL_MS
-    interval_s: float | None = None
-
-    @property
-    def pause_s(self) -> float:
-        """Seconds between rounds."""
-        return self.interval_s or self.ttl_ms / 1000 / _RENEWALS_PER_TTL
+_JITTER_S = 0.05
+"""Those who heard of a release do not all ask at once; a hand-over stays near 100 ms."""
 
 
 def _ignore_gain(_: Lease) -> None:
@@ -51,7 +31,7 @@ def _ignore_loss(_: str) -> None:
 
 
 class LeaseKeeper:
-    """One background task that renews, takes and gives back.
+    """One background task that renews, takes and gives back, and one that hears of releases.
 
     While Redis is away it keeps what it has: nobody can get a newer token meanwhile.
 
@@ -60,7 +40,10 @@ class LeaseKeeper:
         plan: What to keep.
         on_gained: Told of each lease that was not held before.
         on_lost: Told of each terminal that is not held any more, before it is given back.
-        sleep: Waits the given seconds between rounds.
+        on_losing: Awaited for each terminal that is about to be given back, for 5 s at most and
+            for several at the same time; the lease is held and renewed meanwhile. Not for one
+            that another replica has taken.
+        clock: Monotonic seconds, which go on while the process is stopped.
     """
 
     def __init__(
@@ -70,32 +53,49 @@ class LeaseKeeper:
         *,
         on_gained: Callable[[Lease], None] = _ignore_gain,
         on_lost: Callable[[str], None] = _ignore_loss,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_losing: Callable[[str], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._plan = plan
         self._on_gained = on_gained
         self._on_lost = on_lost
-        self._sleep = sleep
-        self._held: dict[str, Lease] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._on_losing = on_losing
+        self._clock = clock
+        self._held = HeldLeases(plan.ttl_ms / 1000, clock)
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._poked = asyncio.Event()
+        # Renewing a lease that has just been given back would take it up again.
+        self._one_at_a_time = asyncio.Lock()
         self._away = False
+        self._release = True
+        self._random = random.Random()  # noqa: S311 - spreads replicas out, keeps no secret
         self._log = structlog.get_logger(__name__).bind(role=plan.role, owner=plan.owner)
 
     @property
     def held(self) -> Mapping[str, Lease]:
         """What this replica holds, by terminal, in the order it was gained."""
-        return MappingProxyType(self._held)
+        return self._held.leases
 
     def token_of(self, terminal_id: str) -> int:
         """The token to use a terminal with.
 
+        A lease that was not renewed within its life is refused, unless Redis has been known to be
+        away ever since (see `HeldLeases`): a process that was stopped for longer does not use what
+        may be another's by now. Once a renewal has succeeded the token is given again.
+
         Raises:
-            TerminalUnavailable: This replica does not hold it.
+            TerminalUnavailable: This replica does not hold it, or does not know whether it does.
         """
-        lease = self._held.get(terminal_id)
+        lease = self.held.get(terminal_id)
         if lease is None:
             raise self._not_held(terminal_id)
+        if not self._held.believed(terminal_id):
+            raise TerminalUnavailable(
+                f"this replica's lease of terminal {terminal_id} was not renewed in time",
+                retry_after_s=self._plan.pause_s,
+            )
         return lease.token
 
     async def reissue(self, terminal_id: str) -> int:
@@ -105,33 +105,40 @@ class LeaseKeeper:
             TerminalUnavailable: This replica does not hold it, or not any more.
             StateUnavailable: Redis is away.
         """
-        self.token_of(terminal_id)
-        plan = self._plan
-        lease = await self._store.acquire(terminal_id, plan.owner, plan.ttl_ms)
-        if lease is None:
-            self._lose(terminal_id)
-            raise self._not_held(terminal_id)
-        self._held[terminal_id] = lease
+        async with self._one_at_a_time:
+            self.token_of(terminal_id)
+            lease = await self._acquire(terminal_id)
+            if lease is None:
+                self._lose(terminal_id)
+                raise self._not_held(terminal_id)
         return lease.token
 
     def start(self) -> None:
         """Begin the rounds; the first one runs at once."""
-        self._task = asyncio.create_task(self._keep(), name=f"lease-keeper-{self._plan.role}")
+        role = self._plan.role
+        self._tasks = [
+            asyncio.create_task(self._keep(), name=f"lease-keeper-{role}"),
+            asyncio.create_task(self._hear(), name=f"lease-releases-{role}"),
+        ]
+
+    def poke(self) -> None:
+        """Run a round at once, or once more after the one that is running."""
+        self._poked.set()
 
     async def close(self) -> None:
         """End the rounds and give everything back, so that others need not wait."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        leases = list(self._held.values())
-        for lease in leases:
-            self._lose(lease.terminal_id)
+        # Between two questions to Redis: one that was cut short might be carried out yet.
+        async with self._one_at_a_time:
+            for task in self._tasks:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         try:
             await self._store.withdraw(self._plan.role, self._plan.owner)
-            for lease in leases:
-                await self._store.release(lease)
         except (StateUnavailable, RedisFault) as failure:
-            self._log.warning("leases_left_to_run_out", error=failure.message)
+            self._leave_to_run_out(failure)
+        self._begin_leaving([terminal for terminal in self.held if terminal not in self._leaving])
+        await asyncio.gather(*self._leaving.values())
 
     async def round(self) -> None:
         """Renew what is held, then bring it to the fair share.
@@ -140,8 +147,10 @@ class LeaseKeeper:
             StateUnavailable: Redis is away or full; what is held stays held.
         """
         await self._renew()
+        self._release = True
         plan = self._plan
-        replicas = await self._store.announce(plan.role, plan.owner, plan.ttl_ms)
+        async with self._one_at_a_time:
+            replicas = await self._store.announce(plan.role, plan.owner, plan.ttl_ms)
         terminals = plan.terminals()
         share = math.ceil(len(terminals) / len(replicas))
         await self._give_back(share, terminals)
@@ -149,6 +158,7 @@ class LeaseKeeper:
 
     async def _keep(self) -> None:
         while True:
+            self._poked.clear()
             try:
                 await self.round()
             except StateUnavailable as away:
@@ -161,36 +171,105 @@ class LeaseKeeper:
                 if self._away:
                     self._log.info("leases_renewed_again")
                 self._away = False
-            await self._sleep(self._plan.pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._plan.pause_s):
+                    await self._poked.wait()
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                # What was released before the subscription stood went unheard.
+                async for owner in self._store.releases(self._plan.role, self.poke):
+                    if owner != self._plan.owner:
+                        await asyncio.sleep(self._random.uniform(0, _JITTER_S))
+                        self.poke()
+            except Exception:  # noqa: BLE001 - not to hear of releases only costs time
+                self._log.exception("lease_releases_unheard")
+            await asyncio.sleep(self._plan.pause_s)
 
     async def _renew(self) -> None:
-        for lease in list(self._held.values()):
-            renewed = await self._store.renew(lease, self._plan.ttl_ms)
-            # A token reissued meanwhile makes this renewal's refusal meaningless.
-            if not renewed and self._held.get(lease.terminal_id) is lease:
-                self._log.warning("lease_lost", terminal_id=lease.terminal_id)
-                self._lose(lease.terminal_id)
+        for terminal_id in list(self.held):
+            async with self._one_at_a_time:
+                lease = self.held.get(terminal_id)
+                if lease is None:
+                    continue
+                asked_at = self._clock()
+                try:
+                    renewed = await self._store.renew(lease, self._plan.ttl_ms)
+                except StateUnavailable:
+                    self._held.unanswered(asked_at)
+                    raise
+                if renewed:
+                    self._held.confirm(lease, asked_at)
+                else:
+                    self._log.warning("lease_lost", terminal_id=terminal_id)
+                    self._lose(terminal_id)
 
     async def _give_back(self, share: int, terminals: Sequence[str]) -> None:
-        gone = [terminal for terminal in self._held if terminal not in terminals]
-        kept = [terminal for terminal in self._held if terminal in terminals]
+        staying = [terminal for terminal in self.held if terminal not in self._leaving]
+        gone = [terminal for terminal in staying if terminal not in terminals]
+        kept = [terminal for terminal in staying if terminal in terminals]
         # Stable: ours first, then the longest held.
         kept.sort(key=lambda terminal: terminal not in self._plan.own)
-        for terminal in [*gone, *kept[share:]]:
-            lease = self._held[terminal]
-            self._lose(terminal)
-            await self._store.release(lease)
+        self._begin_leaving([*gone, *kept[share:]])
+        if self._on_losing is None:
+            await asyncio.gather(*self._leaving.values())
+
+    def _begin_leaving(self, terminals: Sequence[str]) -> None:
+        for terminal in terminals:
+            task = asyncio.create_task(self._leave(terminal), name=f"lease-leaving-{terminal}")
+            self._leaving[terminal] = task
+
+    async def _leave(self, terminal_id: str) -> None:
+        try:
+            await self._prepare_to_lose(terminal_id)
+            async with self._one_at_a_time:
+                lease = self.held.get(terminal_id)
+                if lease is not None:
+                    self._lose(terminal_id)
+                    if self._release:
+                        await self._store.release(lease, self._plan.role)
+        except (StateUnavailable, RedisFault) as failure:
+            self._leave_to_run_out(failure)
+        except Exception:  # noqa: BLE001 - one terminal must not keep the others
+            self._log.exception("lease_not_given_back", terminal_id=terminal_id)
+        finally:
+            del self._leaving[terminal_id]
+
+    async def _prepare_to_lose(self, terminal_id: str) -> None:
+        if self._on_losing is None:
+            return
+        try:
+            async with asyncio.timeout(LOSING_S):
+                await self._on_losing(terminal_id)
+        except TimeoutError:
+            self._log.warning("lease_given_back_in_use", terminal_id=terminal_id)
+        except Exception:  # noqa: BLE001 - whatever fails there, others wait for the terminal
+            self._log.exception("lease_given_back_unprepared", terminal_id=terminal_id)
+
+    def _leave_to_run_out(self, failure: StateUnavailable | RedisFault) -> None:
+        # A Redis that hangs costs its timeout once, not once for each terminal.
+        if self._release:
+            self._log.warning("leases_left_to_run_out", error=failure.message)
+        self._release = False
 
     async def _take(self, share: int, terminals: Sequence[str]) -> None:
         for terminal in terminals:
-            if len(self._held) >= share:
+            if sum(held not in self._leaving for held in self.held) >= share:
                 return
-            if terminal in self._held:
+            if terminal in self.held or terminal in self._leaving:
                 continue
-            lease = await self._store.acquire(terminal, self._plan.owner, self._plan.ttl_ms)
+            async with self._one_at_a_time:
+                lease = await self._acquire(terminal)
             if lease is not None:
-                self._held[terminal] = lease
                 self._on_gained(lease)
+
+    async def _acquire(self, terminal_id: str) -> Lease | None:
+        plan, asked_at = self._plan, self._clock()
+        lease = await self._store.acquire(terminal_id, plan.owner, plan.ttl_ms, plan.url)
+        if lease is not None:
+            self._held.confirm(lease, asked_at)
+        return lease
 
     def _by_preference(self, terminals: Sequence[str], replicas: Sequence[str]) -> list[str]:
         """Ours first; the rest from a different place for each replica, so that few collide."""
@@ -199,7 +278,7 @@ class LeaseKeeper:
         return sorted(rotated, key=lambda terminal: terminal not in self._plan.own)
 
     def _lose(self, terminal_id: str) -> None:
-        if self._held.pop(terminal_id, None) is not None:
+        if self._held.drop(terminal_id):
             self._on_lost(terminal_id)
 
     def _not_held(self, terminal_id: str) -> TerminalUnavailable:

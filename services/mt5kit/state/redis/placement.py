@@ -1,99 +1,27 @@
-"""Which terminal an account is on."""
+"""Which terminal an account takes turns on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from redis.asyncio import Redis
 
 from mt5kit.errors import ServiceOverloaded
 from mt5kit.state.keys import Keys, Role
-from mt5kit.state.redis.connection import Lua, RedisStore
+from mt5kit.state.redis.connection import RedisStore
+from mt5kit.state.redis.placement_scripts import COUNTS, DROP_IDLE, MOVE, PLACE, REMOVE, TOUCH
 
 FULL_RETRY_AFTER_S = 30.0
-"""An unwatched stream frees its terminal after this long, so that is when to ask again."""
+"""Where sessions are not dropped for idleness, somebody has to disconnect: that takes a while."""
 
-_PLACE = Lua("""
--- KEYS placements; ARGV account, sessions prefix, capacity, terminals...
-local placed = redis.call('HGET', KEYS[1], ARGV[1])
-local best, fewest
-for i = 4, #ARGV do
-  if ARGV[i] == placed then return placed end
-  local count = redis.call('SCARD', ARGV[2] .. ARGV[i])
-  if count < tonumber(ARGV[3]) and (not fewest or count < fewest) then
-    best, fewest = ARGV[i], count
-  end
-end
-if not best then return false end
-if placed then redis.call('SREM', ARGV[2] .. placed, ARGV[1]) end
-redis.call('SADD', ARGV[2] .. best, ARGV[1])
-redis.call('HSET', KEYS[1], ARGV[1], best)
-return best
-""")
-
-_REMOVE = Lua("""
--- KEYS placements; ARGV account, sessions prefix
-local placed = redis.call('HGET', KEYS[1], ARGV[1])
-if not placed then return 0 end
-redis.call('SREM', ARGV[2] .. placed, ARGV[1])
-return redis.call('HDEL', KEYS[1], ARGV[1])
-""")
-
-_RESERVE = Lua("""
--- KEYS stream_of the account; ARGV account, occupant prefix, lease prefix, TTL ms, terminals...
-local had = redis.call('GET', KEYS[1])
-local leased, idle
-for i = 5, #ARGV do
-  local occupant = redis.call('GET', ARGV[2] .. ARGV[i])
-  if ARGV[i] == had and (not occupant or occupant == ARGV[1]) then
-    leased = had
-    break
-  end
-  if not occupant then
-    if redis.call('EXISTS', ARGV[3] .. ARGV[i]) == 1 then leased = leased or ARGV[i]
-    else idle = idle or ARGV[i] end
-  end
-end
-local chosen = leased or idle
-if not chosen then return false end
-if had and had ~= chosen and redis.call('GET', ARGV[2] .. had) == ARGV[1] then
-  redis.call('DEL', ARGV[2] .. had)
-end
-redis.call('SET', ARGV[2] .. chosen, ARGV[1], 'PX', ARGV[4])
-redis.call('SET', KEYS[1], chosen, 'PX', ARGV[4])
-return chosen
-""")
-
-_REFRESH = Lua("""
--- KEYS stream_of the account, occupant of the terminal; ARGV account, terminal, TTL ms
-local terminal, occupant = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
-if terminal == ARGV[2] and occupant == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  return redis.call('PEXPIRE', KEYS[2], ARGV[3])
-end
-if (terminal and terminal ~= ARGV[2]) or (occupant and occupant ~= ARGV[1]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
-return 1
-""")
-
-_FREE = Lua("""
--- KEYS stream_of the account; ARGV account, occupant prefix, terminal or ''
-local terminal = redis.call('GET', KEYS[1])
-if ARGV[3] ~= '' and terminal ~= ARGV[3] then
-  if redis.call('GET', ARGV[2] .. ARGV[3]) ~= ARGV[1] then return 0 end
-  return redis.call('DEL', ARGV[2] .. ARGV[3])
-end
-if not terminal then return 0 end
-if redis.call('GET', ARGV[2] .. terminal) == ARGV[1] then
-  redis.call('DEL', ARGV[2] .. terminal)
-end
-return redis.call('DEL', KEYS[1])
-""")
+_NEVER = -1
+_SHORTEST_WAIT_S = 1.0
+"""Whoever is to come back in milliseconds had better been served now."""
 
 
 class PlacementStore(RedisStore):
     """Accounts that share terminals by turns: the API role, and the market role if it needs to.
 
-    Every method raises `StateUnavailable` while Redis is away.
+    An account is on one terminal at most. Every method raises `StateUnavailable` while Redis is
+    away; those that place also while it is full.
     """
 
     __slots__ = ("_role",)
@@ -103,73 +31,104 @@ class PlacementStore(RedisStore):
         self._role: Role = role
 
     async def place(
-        self, account_id: str, terminals: Sequence[str], *, capacity: int = 2**31
+        self,
+        account_id: str,
+        candidates: Sequence[str],
+        *,
+        keep: Sequence[str] | None = None,
+        capacity: int | Mapping[str, int] = 2**31,
+        idle_ms: int | None = None,
     ) -> str:
-        """The account's terminal: the one it has if that is a candidate, else the emptiest.
+        """The account's terminal: the one it has if it may stay, else the emptiest with room.
+
+        If none has room, the sessions unused for longest make room where they have been idle for
+        long enough. Being placed counts as use.
 
         Args:
             account_id: The caller's identifier.
-            terminals: Candidates; of equally empty ones the first is taken.
-            capacity: Sessions a terminal may have; an account already placed stays regardless.
+            candidates: Terminals that take accounts; of equally empty ones the first is taken.
+            keep: Terminals on which an account may stay, full or not; the candidates unless given.
+            capacity: Sessions a terminal may have; where they are given by terminal, one that is
+                not named takes none.
+            idle_ms: How long a session must have been idle to give way; never unless given.
 
         Raises:
-            ServiceOverloaded: There is no candidate with room.
+            ServiceOverloaded: There is no room; `retry_after_s` is when the first session will
+                have been idle for long enough, at least a second.
         """
-        prefix = self._keys.sessions(self._role, "")
-        keys = (self._keys.placements(self._role),)
-        terminal = await self._run(_PLACE, keys, account_id, prefix, capacity, *terminals)
-        if terminal is None:
-            raise ServiceOverloaded("no terminal has room", retry_after_s=FULL_RETRY_AFTER_S)
-        return str(terminal, "utf-8")
+        limits = capacity if isinstance(capacity, Mapping) else dict.fromkeys(candidates, capacity)
+        stay = candidates if keep is None else keep
+        rooms = [part for one in candidates for part in (one, limits.get(one, 0))]
+        args = (account_id, self._used(""), _NEVER if idle_ms is None else idle_ms)
+        answer = await self._run(PLACE, (self._record,), *args, len(stay), *stay, *rooms)
+        if isinstance(answer, bytes):
+            return answer.decode()
+        wait_s = FULL_RETRY_AFTER_S if answer is None else answer / 1000
+        raise ServiceOverloaded("no terminal has room", retry_after_s=max(_SHORTEST_WAIT_S, wait_s))
 
     async def where(self, account_id: str) -> str | None:
         """The terminal an account is placed on."""
-        terminal = await self._command("HGET", self._keys.placements(self._role), account_id)
+        terminal = await self._command("HGET", self._record, account_id)
         return terminal.decode() if terminal else None
+
+    async def where_many(self, account_ids: Sequence[str]) -> Mapping[str, str]:
+        """The terminals of those accounts that are placed."""
+        if not account_ids:
+            return {}
+        terminals = await self._command("HMGET", self._record, *account_ids)
+        pairs = zip(account_ids, terminals, strict=True)
+        return {account: terminal.decode() for account, terminal in pairs if terminal}
 
     async def remove(self, account_id: str) -> bool:
         """Forget an account's place; False if it had none."""
-        prefix = self._keys.sessions(self._role, "")
-        keys = (self._keys.placements(self._role),)
-        return bool(await self._run(_REMOVE, keys, account_id, prefix))
+        return await self.remove_if(account_id, "")
 
+    async def remove_if(self, account_id: str, terminal_id: str) -> bool:
+        """Forget an account's place if it is on that terminal; False if it is not."""
+        args = (account_id, self._used(""), terminal_id)
+        return bool(await self._run(REMOVE, (self._record,), *args))
 
-class StreamPlacementStore(RedisStore):
-    """Streamed accounts: one to a terminal, for as long as somebody refreshes it.
+    async def sessions(self, terminal_id: str) -> Mapping[str, int]:
+        """The accounts on a terminal and their last use in UTC epoch ms, longest unused first."""
+        flat = await self._command("ZRANGE", self._used(terminal_id), 0, -1, "WITHSCORES")
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return {account.decode(): int(float(used)) for account, used in pairs}
 
-    Every method raises `StateUnavailable` while Redis is away.
-    """
+    async def counts(self, terminals: Sequence[str]) -> Mapping[str, int]:
+        """How many accounts each of these terminals has."""
+        if not terminals:
+            return {}
+        counts = await self._run(COUNTS, [self._used(terminal) for terminal in terminals])
+        return dict(zip(terminals, counts, strict=True))
 
-    __slots__ = ()
+    async def touch(self, used: Mapping[str, int]) -> None:
+        """Say when accounts were last used, in UTC epoch ms; those not placed are passed over.
 
-    async def reserve(self, account_id: str, terminals: Sequence[str], ttl_s: float) -> str:
-        """A stream terminal for the account alone: the one it has, else a free one.
-
-        Terminals that somebody leases come first.
-
-        Raises:
-            ServiceOverloaded: None is free.
+        A time before the last known use changes nothing, one in the future counts as now.
         """
-        prefixes = (self._keys.occupant(""), self._keys.lease(""))
-        keys, ttl_ms = (self._keys.stream_of(account_id),), round(ttl_s * 1000)
-        terminal = await self._run(_RESERVE, keys, account_id, *prefixes, ttl_ms, *terminals)
-        if terminal is None:
-            raise ServiceOverloaded(
-                "every stream terminal is taken", retry_after_s=FULL_RETRY_AFTER_S
-            )
-        return str(terminal, "utf-8")
+        if used:
+            flat = [part for pair in used.items() for part in pair]
+            await self._run(TOUCH, (self._record,), self._used(""), *flat)
 
-    async def refresh(self, account_id: str, terminal_id: str, ttl_s: float) -> bool:
-        """Keep a reservation, or take it up again if it ran out; False if it is another's."""
-        keys = (self._keys.stream_of(account_id), self._keys.occupant(terminal_id))
-        return bool(await self._run(_REFRESH, keys, account_id, terminal_id, round(ttl_s * 1000)))
+    async def drop_idle(self, terminal_id: str, older_than_ms: int) -> tuple[str, ...]:
+        """Forget the sessions of a terminal that were not used for so many ms; which they were."""
+        keys = (self._record, self._used(terminal_id))
+        dropped = await self._run(DROP_IDLE, keys, terminal_id, older_than_ms)
+        return tuple(account.decode() for account in dropped)
 
-    async def free(self, account_id: str, terminal_id: str = "") -> bool:
-        """Give the account's terminal (or only that one, if named) to whoever comes next."""
-        keys = (self._keys.stream_of(account_id),)
-        return bool(await self._run(_FREE, keys, account_id, self._keys.occupant(""), terminal_id))
+    async def move(self, account_id: str, source: str, target: str, *, capacity: int) -> bool:
+        """Give an account to another terminal; its last use goes with it.
 
-    async def where(self, account_id: str) -> str | None:
-        """The stream terminal reserved for an account."""
-        terminal = await self._command("GET", self._keys.stream_of(account_id))
-        return terminal.decode() if terminal else None
+        Returns:
+            Whether the account is on the target now; False, and nothing changed, if it was not on
+            the source (nor on the target already) or the target has no room.
+        """
+        keys = (self._record, self._used(source), self._used(target))
+        return bool(await self._run(MOVE, keys, account_id, source, target, capacity))
+
+    @property
+    def _record(self) -> str:
+        return self._keys.placements(self._role)
+
+    def _used(self, terminal_id: str) -> str:
+        return self._keys.sessions(self._role, terminal_id)

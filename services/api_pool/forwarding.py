@@ -1,0 +1,130 @@
+"""Turns on other replicas' terminals: forwarded once, with the same request id."""
+
+from http import HTTPStatus
+from typing import Final
+
+import httpx
+import msgspec
+import structlog
+
+from api_pool.turns import ProofTurn, Taken, TurnRequest
+from mt5kit import errors
+from mt5kit.errors import Mt5SwarmError, TerminalMoved, TerminalTimeout, TerminalUnavailable
+from mt5kit.secret import Secret
+from mt5kit.terminal.protocol import LOGIN_DEADLINE_S
+
+PATH: Final = "/internal/turns"
+KEY_HEADER: Final = "X-Internal-Key"
+CONNECT_TIMEOUT_S: Final = 1.0
+# The owner gives a turn up before we give the owner up: a login and a look, and telling of it.
+ANSWER_MARGIN_S: Final = LOGIN_DEADLINE_S + 10.0
+MOST_CONNECTIONS: Final = 100
+# A pooled connection that idles for longer may be one its owner is just closing.
+KEEPALIVE_S: Final = 3.0
+
+
+class ForwardedTurn(msgspec.Struct, frozen=True):
+    """A turn on its way to the owner. It has no further way to go: the owner never forwards."""
+
+    terminal_id: str
+    deadline_s: float
+    turn: TurnRequest
+
+
+class ForwardedError(msgspec.Struct, frozen=True):
+    """An exception of `mt5kit.errors` by the name of its class."""
+
+    kind: str
+    message: str
+    details: dict[str, object]
+    retry_after_s: float | None
+
+    @classmethod
+    def of(cls, error: Mt5SwarmError) -> "ForwardedError":
+        """What is told of an error; of our own faults, no more than that they are."""
+        kind = type(error).__name__
+        if kind not in _KINDS:
+            return cls("InternalFault", "the owner of the terminal failed", {}, None)
+        return cls(kind, error.message, error.details, error.retry_after_s)
+
+    def raised(self) -> Mt5SwarmError:
+        """The error again."""
+        kind = _KINDS.get(self.kind, errors.InternalFault)
+        return kind(self.message, details=self.details, retry_after_s=self.retry_after_s)
+
+
+class ForwardedAnswer(msgspec.Struct, frozen=True):
+    """Exactly one of the two."""
+
+    taken: Taken | None = None
+    error: ForwardedError | None = None
+
+
+_KINDS: Final[dict[str, type[Mt5SwarmError]]] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, Mt5SwarmError)
+}
+
+
+class Forwarder:
+    """Speaks to the other replicas of the pool.
+
+    Args:
+        key: What opens their `/internal/`.
+        transport: How requests travel; a test may give its own.
+    """
+
+    def __init__(self, key: Secret, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._client = httpx.AsyncClient(
+            headers={KEY_HEADER: key.reveal(), "Content-Type": "application/json"},
+            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=KEEPALIVE_S),
+            transport=transport,
+            # Never through a proxy of the environment: the owner is next door.
+            trust_env=False,
+        )
+
+    async def take(self, url: str, terminal_id: str, turn: TurnRequest, deadline_s: float) -> Taken:
+        """Let the owner at `url` take the turn; raises as `Owner.take`.
+
+        Raises:
+            TerminalMoved: It cannot be reached or does not hold the terminal, so nothing was
+                begun; or it ended during a read, which may be asked for again.
+            TerminalTimeout: It did not answer in time, or ended while credentials were tried.
+        """
+        body = msgspec.json.encode(ForwardedTurn(terminal_id, deadline_s, turn))
+        bound = structlog.contextvars.get_contextvars()
+        headers = {"X-Request-ID": str(bound["request_id"])} if "request_id" in bound else {}
+        timeout = httpx.Timeout(deadline_s + ANSWER_MARGIN_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            answer = await self._client.post(
+                url + PATH, content=body, headers=headers, timeout=timeout
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as unreached:
+            raise TerminalMoved("the terminal's owner cannot be reached") from unreached
+        except httpx.TimeoutException as late:
+            raise TerminalTimeout("the terminal's owner did not answer") from late
+        except httpx.HTTPError as lost:
+            if isinstance(turn, ProofTurn):
+                # Never a second try of a password by ourselves.
+                raise TerminalTimeout("the terminal's owner ended meanwhile") from lost
+            raise TerminalMoved("the terminal's owner ended meanwhile") from lost
+        return _taken(answer)
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        await self._client.aclose()
+
+
+def _taken(answer: httpx.Response) -> Taken:
+    if answer.status_code in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+        # Refused at its door: it is stopping.
+        raise TerminalMoved("the terminal's owner is stopping")
+    if answer.status_code != HTTPStatus.OK:
+        raise TerminalUnavailable("the terminal's owner refused us", retry_after_s=5)
+    told = msgspec.json.decode(answer.content, type=ForwardedAnswer)
+    if told.error is not None:
+        raise told.error.raised()
+    if told.taken is None:
+        raise TerminalUnavailable("the terminal's owner answered nothing")
+    return told.taken

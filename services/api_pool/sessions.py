@@ -1,0 +1,142 @@
+"""Stored accounts as the owner of a terminal needs them: to log them in, to tell how it went."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+import structlog
+
+from api_pool.background import Background
+from mt5kit.domain.accounts import AccountIdentity, AccountState
+from mt5kit.errors import AccountNotFound, Conflict, LoginRefused, VaultFault, WrongAccount
+from mt5kit.state.postgres import AccountError, DatabaseUnavailable, WorkerLogin, WorkerStore
+from mt5kit.terminal.credentials import Credentials
+from mt5kit.terminal.scheduling import Entrant
+from mt5kit.vault import Vault
+
+log = structlog.get_logger(__name__)
+
+# A refusal that is not recorded would be tried again by whoever holds the terminal next.
+RECORD_AGAIN_S: Final = 2.0
+RECORD_TRIES: Final = 150
+
+_ENDED: Final = frozenset({AccountState.DISCONNECTED, AccountState.LOGIN_FAILED})
+
+
+class SessionAccounts:
+    """Accounts by name, whoever they belong to: the request has checked that.
+
+    Args:
+        store: The rows, as `mt5_worker`.
+        vault: Opens the passwords.
+        background: Runs what nobody waits for.
+    """
+
+    def __init__(self, store: WorkerStore, vault: Vault, background: Background) -> None:
+        self._store = store
+        self._vault = vault
+        self._background = background
+        self._states: dict[str, AccountState] = {}
+        self._tried: dict[str, bytes] = {}
+        self._rows: dict[str, int] = {}
+
+    def entrant(self, account_id: str, identity: AccountIdentity) -> Entrant:
+        """The account, for a turn that a request waits for."""
+
+        async def credentials() -> Credentials:
+            stored = await self._store.credentials(account_id)
+            if stored.state in _ENDED:
+                raise Conflict(
+                    "the account is not to be logged in any more", details={"state": stored.state}
+                )
+            return self._opened(account_id, stored, identity)
+
+        return Entrant(account_id, identity, credentials)
+
+    async def to_refresh(self, account_id: str) -> Entrant | None:
+        """The account if it may be refreshed now, None otherwise.
+
+        Raises:
+            DatabaseUnavailable: Nobody knows.
+        """
+        try:
+            stored = await self._store.credentials(account_id)
+        except AccountNotFound:
+            return None
+        if stored.state in _ENDED:
+            return None
+        identity = stored.login.identity
+
+        async def credentials() -> Credentials:
+            return self._opened(account_id, stored, identity)
+
+        return Entrant(account_id, identity, credentials)
+
+    def looked(self, account_id: str, *, connected: bool) -> None:
+        """Record that the account answers, if that is news."""
+        state = AccountState.CONNECTED if connected else AccountState.BROKER_DISCONNECTED
+        if self._states.get(account_id, state) is not state:
+            self._record(account_id, state, None)
+        self._states[account_id] = state
+
+    def refused(self, account_id: str, error: LoginRefused) -> None:
+        """Record that the broker refused the stored credentials; nobody shall try them again."""
+        self._states[account_id] = AccountState.LOGIN_FAILED
+        self._record(account_id, AccountState.LOGIN_FAILED, AccountError(error.code, error.message))
+
+    def rows(self) -> tuple[int, ...]:
+        """The row ids of the accounts that were logged in here and are still served here."""
+        return tuple(sorted(self._rows.values()))
+
+    def forget(self, account_id: str) -> None:
+        """The account is not served here any more."""
+        self._rows.pop(account_id, None)
+        self._states.pop(account_id, None)
+        self._tried.pop(account_id, None)
+
+    def _opened(
+        self, account_id: str, stored: WorkerLogin, identity: AccountIdentity
+    ) -> Credentials:
+        if stored.login.identity != identity:
+            raise WrongAccount("other credentials have been connected meanwhile", retry_after_s=1)
+        self._states[account_id] = stored.state
+        self._tried[account_id] = stored.login.sealed.ciphertext
+        self._rows[account_id] = stored.login.id
+        try:
+            password = self._vault.open(stored.login.sealed, stored.login.binding)
+        except VaultFault as closed:
+            # For the operator: the caller learns only that it is our fault.
+            log.error("password_not_opened", account_id=account_id, error=closed.message)  # noqa: TRY400 - the traceback of a vault would tell too much
+            raise
+        return Credentials(identity, password)
+
+    def _record(self, account_id: str, state: AccountState, error: AccountError | None) -> None:
+        work = self._until_recorded(account_id, state, error)
+        self._background.spawn(f"state-{account_id}", work)
+
+    async def _until_recorded(
+        self, account_id: str, state: AccountState, error: AccountError | None
+    ) -> None:
+        ciphertext = self._tried.get(account_id)
+        for _ in range(RECORD_TRIES):
+            try:
+                await self._write(account_id, state, error, ciphertext)
+            except DatabaseUnavailable:
+                await asyncio.sleep(RECORD_AGAIN_S)
+            except AccountNotFound:
+                return
+            else:
+                return
+        log.error("state_not_recorded", account_id=account_id, state=state)
+
+    def _write(
+        self,
+        account_id: str,
+        state: AccountState,
+        error: AccountError | None,
+        ciphertext: bytes | None,
+    ) -> Awaitable[bool]:
+        logged_in = state is AccountState.CONNECTED
+        return self._store.set_state(
+            account_id, state, error, ciphertext=ciphertext, logged_in=logged_in
+        )

@@ -1,0 +1,102 @@
+"""Looks that nobody waits for."""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from mt5kit.errors import BrokerTimeout, LoginRefused, Mt5SwarmError, StaleToken
+from mt5kit.terminal.scheduling.parts import Entrant, RefreshSource, SchedulerRules
+from mt5kit.terminal.scheduling.refresh import Nothing, Pick, Present, RefreshPlan
+from mt5kit.terminal.scheduling.serving import Serving
+from mt5kit.terminal.scheduling.visits import BudgetShort, Visits, within
+
+log = structlog.get_logger(__name__)
+
+# An account that is not to be refreshed is asked about again: it may have come back.
+RECHECK_S: Final = 30.0
+# After a failure that says nothing of the next attempt.
+RETRY_S: Final = 5.0
+
+
+class Refresher:
+    """Takes the looks that the plan picks; a failure leaves the account out for a while.
+
+    Args:
+        plan: Picks.
+        source: Knows demand and accounts.
+        visits: Who is in.
+        serving: Takes the looks.
+        rules: Deadlines.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        plan: RefreshPlan,
+        source: RefreshSource,
+        visits: Visits,
+        serving: Serving,
+        rules: SchedulerRules,
+        clock: Callable[[], float],
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._visits = visits
+        self._serving = serving
+        self._rules = rules
+        self._clock = clock
+
+    def pick(self) -> Pick | Nothing:
+        """The look to take now, or when to ask again."""
+        visit = self._visits.visit
+        present = Present(visit.account_id, visit.began, self._visits.switch_s)
+        now = self._clock()
+        try:
+            demand = self._source.demand()
+        except Exception:
+            # Turns and probes must go on without it.
+            log.exception("demand_unknown")
+            return Nothing(now + RETRY_S)
+        return self._plan.next(demand, present, now)
+
+    async def refresh(self, account_id: str, wanted: Callable[[], bool]) -> None:
+        """Look at an account, unless a login is needed and `wanted` says no."""
+        try:
+            entrant = await self._entrant(account_id)
+            if entrant is None:
+                self._skip(account_id, RECHECK_S)
+            else:
+                await self._look(entrant, wanted)
+        except LoginRefused:
+            self._skip(account_id, RECHECK_S)
+        except StaleToken as lost:
+            self._skip(account_id, RETRY_S)
+            self._serving.lease_lost(lost)
+        except Mt5SwarmError as failure:
+            self._skip(account_id, RETRY_S)
+            log.info("refresh_failed", code=failure.code, why=failure.message)
+        except Exception:
+            self._skip(account_id, RETRY_S)
+            log.exception("refresh_failed")
+
+    async def _entrant(self, account_id: str) -> Entrant | None:
+        here = self._visits.visit.entrant
+        if here is not None and here.account_id == account_id:
+            return here
+        return await within(self._rules.fetch_deadline_s, self._source.entrant(account_id))
+
+    async def _look(self, entrant: Entrant, wanted: Callable[[], bool]) -> None:
+        server = entrant.identity.server
+        try:
+            await self._serving.look(entrant, spare=True, wanted=wanted)
+        except BudgetShort as short:
+            self._skip(entrant.account_id, short.wait_s)
+            self._plan.skip_server(short.server, self._clock() + short.wait_s)
+        except BrokerTimeout as silent:
+            wait_s = silent.retry_after_s or RETRY_S
+            self._skip(entrant.account_id, wait_s)
+            self._plan.skip_server(server, self._clock() + wait_s)
+
+    def _skip(self, account_id: str, seconds: float) -> None:
+        self._plan.skip(account_id, self._clock() + seconds)

@@ -1,0 +1,259 @@
+"""Who is in a terminal, and the calls that look and log in."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import structlog
+
+from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.errors import (
+    BrokerTimeout,
+    CallFailed,
+    LoginRefused,
+    Mt5SwarmError,
+    ServiceOverloaded,
+    WrongAccount,
+)
+from mt5kit.terminal.credentials import Credentials
+from mt5kit.terminal.protocol import AccountTerminal
+from mt5kit.terminal.scheduling.agenda import Visit
+from mt5kit.terminal.scheduling.breaker import Breaker
+from mt5kit.terminal.scheduling.parts import Entrant, SchedulerParts, SchedulerRules
+from mt5kit.terminal.scheduling.turns import Looked, ProofTurn
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# Weight of the newest login: five logins after a change the estimate has moved two thirds.
+NEWEST_SWITCH: Final = 0.2
+
+
+class BudgetShort(Exception):
+    """The login budget of a broker server is used up for `wait_s` seconds."""
+
+    def __init__(self, server: str, wait_s: float) -> None:
+        super().__init__(f"no login left for {server}")
+        self.server = server
+        self.wait_s = wait_s
+
+
+class Visits:
+    """Logs accounts in and looks at them, one call at a time, and tells the breaker of each call.
+
+    The agent checks the identity inside every call, so a wrong memory of who is in costs a login
+    and never an answer.
+
+    Args:
+        terminal: The terminal.
+        token: The fencing token of the lease at this moment.
+        parts: Budget, refusals, events and metrics.
+        rules: Deadlines.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        terminal: AccountTerminal,
+        token: Callable[[], int],
+        parts: SchedulerParts,
+        rules: SchedulerRules,
+        clock: Callable[[], float],
+    ) -> None:
+        self.visit = Visit()
+        self.breaker = Breaker(parts.events.changed)
+        self.switch_s: float | None = None
+        self.last_call = clock()
+        self.call_began: float | None = None
+        self._terminal = terminal
+        self.token = token
+        self._parts = parts
+        self._rules = rules
+        self._clock = clock
+        self._last_in: AccountIdentity | None = None
+        self._silent_until: dict[str, float] = {}
+
+    async def look(
+        self, entrant: Entrant, *, spare: bool, wanted: Callable[[], bool]
+    ) -> Looked | None:
+        """Look at an account, logging it in where needed.
+
+        Args:
+            entrant: The account.
+            spare: Nobody waits for it.
+            wanted: Asked before the terminal is taken for a login; the look is None if not.
+
+        Raises:
+            BudgetShort: Its broker server has had its logins.
+            LoginRefused: The broker refused the credentials, now or earlier.
+            BrokerTimeout: The broker did not answer, now or a moment ago.
+            WrongAccount: The login gave another account than the one asked for.
+            TerminalUnavailable: No lease, or no answer.
+        """
+        if self.visit.identity == entrant.identity:
+            self.visit.entrant = entrant
+            try:
+                return await self._look_here(entrant)
+            except WrongAccount:
+                self._gone(entrant.identity)
+        credentials = await within(self._rules.fetch_deadline_s, entrant.credentials())
+        if credentials.identity != entrant.identity:
+            raise WrongAccount("the account has other credentials now", retry_after_s=1)
+        self._parts.refusals.check(entrant.account_id, credentials)
+        self._check_broker(entrant.identity.server)
+        await self._take_login(entrant.identity.server, spare=spare)
+        if not wanted():
+            return None
+        return await self._log_in(entrant, credentials)
+
+    async def prove(self, turn: ProofTurn) -> Looked:
+        """Try credentials by a login, even where the account is in.
+
+        Raises:
+            BudgetShort: The broker server has had its logins.
+            LoginRefused: The broker refused them.
+            BrokerTimeout: The broker did not answer.
+            TerminalUnavailable: No lease, or no answer.
+        """
+        await self._take_login(turn.credentials.identity.server, spare=False)
+        turn.begun = self._clock()
+        token = self.token()
+        looked = await self._sign_in(token, turn.credentials, turn.login_deadline_s, proof=True)
+        self._enter(looked, None)
+        self._parts.refusals.proven(looked.snapshot.identity)
+        return looked
+
+    async def probe(self) -> None:
+        """Ask who is in, by a real call, and believe it rather than our memory.
+
+        Raises:
+            TerminalUnavailable: No lease, or no answer.
+        """
+        token = self.token()
+        deadline_s = self._rules.probe_deadline_s
+        try:
+            found = await self.timed(self._terminal.probe(token, deadline_s=deadline_s))
+        except CallFailed:
+            # Its Python answers. What stands behind it a login may mend, and nothing else.
+            self.visit = Visit()
+            raise
+        if self.visit.identity is not None and found != self.visit.identity:
+            self._gone(self.visit.identity)
+
+    def forget(self) -> None:
+        """Nobody is known to be in."""
+        self.visit = Visit()
+
+    async def timed(self, call: Awaitable[T]) -> T:
+        """A call of the terminal, which shows whether it is well."""
+        self.call_began = self._clock()
+        try:
+            answer = await call
+        except Mt5SwarmError as failure:
+            self.breaker.failed(failure, self._clock())
+            raise
+        else:
+            self.breaker.answered()
+            return answer
+        finally:
+            self.call_began = None
+            self.last_call = self._clock()
+
+    async def _look_here(self, entrant: Entrant) -> Looked:
+        token = self.token()
+        began = self._clock()
+        deadline_s = self._rules.read_deadline_s
+        try:
+            snapshot = await self.timed(
+                self._terminal.snapshot(token, entrant.identity, deadline_s=deadline_s)
+            )
+        except CallFailed:
+            # The next turn signs in, which costs no login if the account is still in.
+            self.visit = Visit()
+            raise
+        self.visit.owes_look, self.visit.looked_last = False, True
+        return self._own(entrant, Looked(snapshot, token, began, self._clock(), logged_in=False))
+
+    async def _log_in(self, entrant: Entrant, credentials: Credentials) -> Looked:
+        token = self.token()
+        began = self._clock()
+        try:
+            looked = await self._sign_in(token, credentials, self._rules.login_deadline_s)
+        except LoginRefused as refused:
+            self._parts.refusals.remember(entrant.account_id, credentials, refused)
+            self._parts.events.refused(entrant.account_id, refused)
+            raise
+        except BrokerTimeout:
+            # A broker that is away gets at most half of the terminal's time.
+            now = self._clock()
+            self._silent_until[entrant.identity.server] = now + (now - began)
+            raise
+        self._own(entrant, looked)
+        self._enter(looked, entrant)
+        return looked
+
+    async def _sign_in(
+        self, token: int, credentials: Credentials, deadline_s: float, *, proof: bool = False
+    ) -> Looked:
+        # Whatever comes of it, the account that was in may be out.
+        self.visit = Visit()
+        began = self._clock()
+        signed = await self.timed(
+            self._terminal.sign_in(token, credentials, must_prove=proof, deadline_s=deadline_s)
+        )
+        ended = self._clock()
+        if signed.logged_in:
+            self._measure(ended - began)
+        return Looked(signed.snapshot, token, began, ended, signed.logged_in)
+
+    def _enter(self, looked: Looked, entrant: Entrant | None) -> None:
+        identity = looked.snapshot.identity
+        self.visit = Visit(identity, entrant, looked.ended, owes_look=True, looked_last=True)
+        self._silent_until.pop(identity.server, None)
+        if self._last_in not in {None, identity}:
+            self._parts.metrics.switches.inc()
+        self._last_in = identity
+
+    def _own(self, entrant: Entrant, looked: Looked) -> Looked:
+        if looked.snapshot.identity != entrant.identity:
+            # The broker renamed its server, or the terminal is not what it should be.
+            self.visit = Visit()
+            raise WrongAccount("the terminal answered for another account than the one asked for")
+        return looked
+
+    def _gone(self, identity: AccountIdentity) -> None:
+        log.warning(
+            "account_gone_from_terminal",
+            terminal=self._terminal.terminal_id,
+            server=identity.server,
+        )
+        self.visit = Visit()
+
+    def _measure(self, seconds: float) -> None:
+        before = seconds if self.switch_s is None else self.switch_s
+        self.switch_s = before + NEWEST_SWITCH * (seconds - before)
+
+    def _check_broker(self, server: str) -> None:
+        left = self._silent_until.get(server, 0.0) - self._clock()
+        if left > 0:
+            raise BrokerTimeout("the broker's server did not answer just now", retry_after_s=left)
+
+    async def _take_login(self, server: str, *, spare: bool) -> None:
+        taken = self._parts.budget.take(server, spare=spare)
+        wait_s = await within(self._rules.fetch_deadline_s, taken)
+        if wait_s > 0:
+            raise BudgetShort(server, wait_s)
+
+
+async def within(seconds: float, fetched: Awaitable[T]) -> T:
+    """Something fetched from a store, while the terminal waits for it.
+
+    Raises:
+        ServiceOverloaded: It did not come in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await fetched
+    except TimeoutError:
+        raise ServiceOverloaded("what a login needs did not come in time") from None

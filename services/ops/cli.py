@@ -1,0 +1,137 @@
+"""The operator's commands."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+from rich.console import Console
+
+from mt5kit.errors import Mt5SwarmError
+from mt5kit.state.postgres import AuditStore, Database, KeyStore
+from ops.rewrapping import Rewrapped
+from ops.ring_file import RingFile, RingFileBusy, RingFileFixed
+from ops.rotation import Request, Rotated, Rotation, RotationRefused, free_id
+from ops.settings import Furnished, NotFurnished, furnished, ring_path
+
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, no_args_is_help=True)
+out = Console(highlight=False, soft_wrap=True)
+
+# More would fill a screen; the query that finds them all is in docs/operations.md.
+MOST_SHOWN: Final = 20
+FAILURES: Final = (Mt5SwarmError, NotFurnished, RingFileBusy, RingFileFixed, RotationRefused)
+
+KeyRingOption = Annotated[
+    Path | None, typer.Option("--key-ring", help="The vault's key ring; or KEY_RING_FILE.")
+]
+DataDir = Annotated[Path, typer.Option(help="Of `make run`, where nothing else is said.")]
+
+
+@app.callback()
+def main() -> None:
+    """Operate mt5-swarm by hand."""
+
+
+@app.command()
+def rotate_keys(  # noqa: PLR0913, PLR0917 - options of a command
+    key_ring: KeyRingOption = None,
+    database_url_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the URL as role mt5_keys; or KEYS_DATABASE_URL[_FILE]."),
+    ] = None,
+    data_dir: DataDir = Path(".local"),
+    new_key: Annotated[
+        str | None,
+        typer.Option(help="Id of the key to make (or to activate); the date if none is given."),
+    ] = None,
+    no_new_key: Annotated[
+        bool, typer.Option("--no-new-key", help="Only move rows to the key that is active.")
+    ] = False,
+    remove_key: Annotated[
+        str | None, typer.Option(help="Id of a key to remove once no row is under it.")
+    ] = None,
+    actor: Annotated[str, typer.Option(help="Who does it, for the audit log.")] = "operator",
+) -> None:
+    """Put a new key in the ring and every stored password under it, while services run."""
+    if no_new_key and new_key is not None:
+        raise typer.BadParameter("--no-new-key and --new-key exclude each other")
+    request = Request(new_key, no_new_key, remove_key, actor)
+    try:
+        place = furnished(key_ring, database_url_file, data_dir)
+        done = asyncio.run(_rotate(place, request))
+    except FAILURES as failure:
+        _fail(failure)
+    _report(done)
+    if not done.complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def add_key(
+    key_ring: KeyRingOption = None,
+    data_dir: DataDir = Path(".local"),
+    key_id: Annotated[str | None, typer.Option(help="The date if none is given.")] = None,
+) -> None:
+    """Put a new key in the ring without using it yet: for rings that services get by deployment."""
+    try:
+        path = ring_path(key_ring, data_dir)
+        with RingFile.held(path) as file:
+            ring = file.read()
+            added = key_id or free_id(set(ring.ids))
+            file.replace(ring.with_key(added, active=False))
+    except FAILURES as failure:
+        _fail(failure)
+    out.print(f"key {added} is in {path}; {ring.active} stays active")
+
+
+async def _rotate(place: Furnished, request: Request) -> Rotated:
+    try:
+        database = await Database.open(
+            place.database_url, application_name="rotate-keys", max_connections=1
+        )
+    except ValueError:
+        # Its own message may carry the URL, and that the password.
+        raise NotFurnished("the database URL is malformed") from None
+    try:
+        with RingFile.held(place.key_ring) as file:
+            return await Rotation(file, KeyStore(database), AuditStore(database)).run(request)
+    finally:
+        await database.aclose()
+
+
+def _report(done: Rotated) -> None:
+    rows = done.rows
+    if done.added is not None:
+        out.print(f"key {done.added} is new in the ring")
+    out.print(f"active key: {rows.active}")
+    out.print(f"{rows.rewrapped} rows moved to it, {rows.current} were under it already")
+    if done.removed is not None:
+        out.print(f"key {done.removed} is out of the ring")
+    if done.kept_because is not None:
+        out.print(f"[bold red]not done:[/] the key stays in the ring: {done.kept_because}")
+    _report_left(rows)
+
+
+def _report_left(rows: Rewrapped) -> None:
+    for key_id, ids in rows.missing.items():
+        out.print(f"[bold red]left alone:[/] {len(ids)} rows are under the missing key", end=" ")
+        out.print(f"{key_id!r} (accounts.id {_shown(ids)})", markup=False)
+    if rows.broken:
+        out.print(f"[bold red]left alone:[/] the wrapped keys of {len(rows.broken)} rows", end=" ")
+        out.print(f"do not open (accounts.id {_shown(rows.broken)})", markup=False)
+    if rows.late:
+        out.print(
+            f"[bold red]not done:[/] {rows.late} rows were sealed under another key just now:"
+            " a service does not follow the ring; run it again once all do"
+        )
+
+
+def _shown(ids: tuple[int, ...]) -> str:
+    listed = ", ".join(map(str, ids[:MOST_SHOWN]))
+    return f"{listed}, …" if len(ids) > MOST_SHOWN else listed
+
+
+def _fail(failure: Exception) -> NoReturn:
+    out.print("[bold red]error:[/]", end=" ")
+    out.print(str(failure), markup=False)
+    raise typer.Exit(1) from None

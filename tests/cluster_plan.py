@@ -1,0 +1,93 @@
+"""What a cluster under test consists of: its size, its accounts, the broker's scenario."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import msgspec
+
+SERVER, CLOCK = "Cluster-Server", "EET-US"
+KEY, ADMIN_KEY, INTERNAL_KEY, CONTROL_KEY = "cluster-key", "cluster-admin", "inside", "control"
+FIRST_LOGIN = 700_001
+SYMBOLS = ("EURUSD", "XAUUSD", "GBPUSD", "USDJPY", "BTCUSD")
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """What a cluster consists of.
+
+    Args:
+        terminals: API terminals, `t-1` …
+        accounts: At the simulated broker, `account-1` …; each of a user of its own.
+        replicas: API replicas, `api-1` …
+        login_seconds: What a login takes.
+        positions: Open positions of each account.
+        environment: Settings of every replica, over those of `Cluster`; JSON where not plain.
+    """
+
+    terminals: int = 2
+    accounts: int = 4
+    replicas: int = 2
+    login_seconds: float = 0.0
+    positions: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClusterAccount:
+    """An account at the simulated broker; no two have the same balance."""
+
+    account_id: str
+    user_id: UUID
+    login: int
+    balance: float
+    password: str = field(repr=False)
+    server: str = SERVER
+
+    def headers(self) -> dict[str, str]:
+        """Of a request for it."""
+        return {"X-API-Key": KEY, "X-User-ID": str(self.user_id)}
+
+    def connect_body(self) -> dict[str, object]:
+        """Of `POST /api/mt5/connect`."""
+        return {
+            "user_id": str(self.user_id),
+            "account_id": self.account_id,
+            "login": self.login,
+            "password": self.password,
+            "server": self.server,
+        }
+
+
+def account_at(index: int) -> ClusterAccount:
+    login = FIRST_LOGIN + index
+    return ClusterAccount(
+        account_id=f"account-{index + 1}",
+        user_id=uuid4(),
+        login=login,
+        balance=10_000.0 + index,
+        password=f"pass-{login}",
+    )
+
+
+def scenario_of(accounts: Mapping[str, ClusterAccount], plan: ClusterPlan) -> bytes:
+    people = [
+        {
+            "login": account.login,
+            "password": account.password,
+            "server": account.server,
+            "balance": account.balance,
+            "registered_at": "2026-01-01T00:00:00Z",
+            "positions": [
+                {
+                    "symbol": SYMBOLS[(account.login + number) % len(SYMBOLS)],
+                    "type": "buy" if number % 2 else "sell",
+                    "volume": 0.01,
+                    "opened_at": f"2026-01-05T10:{number // 60:02d}:{number % 60:02d}Z",
+                }
+                for number in range(plan.positions)
+            ],
+        }
+        for account in accounts.values()
+    ]
+    return msgspec.json.encode({"servers": [{"name": SERVER, "clock": CLOCK}], "accounts": people})

@@ -1,0 +1,205 @@
+"""Two replicas: turns are forwarded once, terminals handed over, limits shared."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from tests.cluster import Cluster, ClusterAccount, ClusterPlan, running_cluster, wait_for
+from tests.cluster_client import Answer, ClusterClient
+from tests.replica import Replica
+
+from local_stack.embedded import RoleDsns
+from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.errors import WrongAccount
+from mt5kit.state.keys import Keys
+from mt5kit.telemetry.terminal_metrics import TerminalMetrics
+from mt5kit.terminal.address import AddressGuard
+from mt5kit.terminal.link import TerminalLink
+
+FRESH = {"fresh": 1}
+# Longer than a replica waits for a terminal that changes hands, so that a hand-over that only
+# comes with the end of the lease fails requests.
+LEASE_TTL_MS = 3000
+ACCOUNT_RATE = 40
+LIMITED = "account-4"
+READERS = 4
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres: RoleDsns, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    plan = ClusterPlan(
+        environment={"LEASE_TTL_MS": str(LEASE_TTL_MS), "ACCOUNT_RATE": str(ACCOUNT_RATE)}
+    )
+    with running_cluster(plan, Path(tmp_path_factory.mktemp("cluster")), dsns=postgres) as running:
+        running.connect_all()
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def whole(cluster: Cluster) -> None:
+    """Each test begins with both replicas, a terminal each."""
+    cluster.start()
+    cluster.wait_leased()
+
+
+async def read_all(cluster: Cluster, replica: Replica) -> list[Answer]:
+    async with ClusterClient(cluster) as client:
+        return [
+            await client.read(account, "snapshot", replica=replica, params=FRESH)
+            for account in cluster.accounts.values()
+        ]
+
+
+def until_all_read(cluster: Cluster, replica: Replica) -> None:
+    wait_for(
+        lambda: all(answer.ok for answer in asyncio.run(read_all(cluster, replica))),
+        f"not every account reads fresh through {replica.name}",
+    )
+
+
+def lines_of(replica: Replica, request_id: str) -> list[dict[str, Any]]:
+    lines = (json.loads(line) for line in replica.logs().splitlines() if request_id in line)
+    return [line for line in lines if line.get("request_id") == request_id]
+
+
+async def test_the_owner_takes_the_turn_whoever_is_asked(cluster: Cluster) -> None:
+    answered_elsewhere = 0
+    for replica in cluster.replicas.values():
+        for answer in await read_all(cluster, replica):
+            assert answer.ok, answer.body
+            meta = answer.body["meta"]
+            assert answer.body["account"]["login"] == answer.account.login
+            assert meta["source"] == "terminal"
+            assert meta["instance_id"] == cluster.owner_of(meta["terminal_id"])
+            answered_elsewhere += meta["instance_id"] != replica.name
+    assert answered_elsewhere == len(cluster.accounts), "each is another's for one of the two"
+
+
+async def test_a_turn_is_forwarded_once_under_the_same_request_id(cluster: Cluster) -> None:
+    account = next(iter(cluster.accounts.values()))
+    asked, owner = await asked_and_owner(cluster, account)
+    async with ClusterClient(cluster) as client:
+        answer = await client.read(
+            account, replica=asked, request_id="across-replicas-1", params=FRESH
+        )
+    assert answer.ok
+    assert answer.headers["x-request-id"] == "across-replicas-1"
+
+    def routes(replica: Replica) -> list[str]:
+        return [
+            line["route"]
+            for line in lines_of(replica, "across-replicas-1")
+            if line["event"] == "request"
+        ]
+
+    wait_for(lambda: routes(asked) and routes(owner), "not both have logged it")
+    assert routes(asked) == ["/api/mt5/account/{account_id}/info"]
+    assert routes(owner) == ["/internal/turns"]
+
+
+async def asked_and_owner(cluster: Cluster, account: ClusterAccount) -> tuple[Replica, Replica]:
+    """A replica that does not hold the account's terminal, and the one that does."""
+    async with ClusterClient(cluster) as client:
+        answer = await client.read(account, params=FRESH)
+    owner = cluster.replicas[answer.body["meta"]["instance_id"]]
+    asked = next(each for each in cluster.replicas.values() if each is not owner)
+    return asked, owner
+
+
+async def test_a_clean_stop_fails_no_request(cluster: Cluster) -> None:
+    leaving, staying = cluster.replicas.values()
+    answers: list[Answer] = []
+    over = False
+
+    async def read_on(client: ClusterClient, account: ClusterAccount) -> None:
+        while not over:
+            replica = leaving if leaving.listed and len(answers) % 2 else staying
+            answers.append(await client.read(account, replica=replica, params=FRESH))
+
+    async with ClusterClient(cluster) as client, asyncio.TaskGroup() as group:
+        for account in list(cluster.accounts.values())[:READERS]:
+            group.create_task(read_on(client, account))
+        await asyncio.to_thread(leaving.stop)
+        before = len(answers)
+        while len(answers) < before + len(cluster.accounts):
+            await asyncio.sleep(0)
+        over = True
+    assert not [(answer.replica, answer.body) for answer in answers if not answer.ok]
+    owners = {cluster.owner_of(terminal_id) for terminal_id in cluster.terminals}
+    assert owners == {staying.name}
+
+
+def test_after_a_crash_the_other_replica_serves_everything(cluster: Cluster) -> None:
+    crashed, survivor = cluster.replicas.values()
+    crashed.kill()
+    until_all_read(cluster, survivor)
+    owners = {cluster.owner_of(terminal_id) for terminal_id in cluster.terminals}
+    assert owners == {survivor.name}
+
+
+async def test_both_replicas_together_admit_an_accounts_rate(cluster: Cluster) -> None:
+    account = cluster.accounts[LIMITED]
+    admitted = 0
+    began = time.monotonic()
+    async with ClusterClient(cluster) as client:
+
+        async def ask(wanted: int) -> None:
+            nonlocal admitted
+            while admitted < wanted:
+                answer = await client.read(account)
+                admitted += answer.ok
+                assert answer.ok or answer.code == "RATE_LIMITED", answer.body
+                assert answer.ok or answer.body["retry_after_s"] > 0
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(READERS):
+                group.create_task(ask(5 * ACCOUNT_RATE))
+    # A burst of a second's worth, and the rate: one after the other, each replica for itself
+    # would have let it through in half the time.
+    elapsed_s = time.monotonic() - began
+    assert admitted <= ACCOUNT_RATE * (elapsed_s + 2), (admitted, elapsed_s)
+
+
+async def test_a_lost_lease_refuses_at_once(cluster: Cluster) -> None:
+    account = next(iter(cluster.accounts.values()))
+    asked, owner = await asked_and_owner(cluster, account)
+    async with ClusterClient(cluster) as client:
+        before = await client.read(account, params=FRESH)
+        terminal_id = before.body["meta"]["terminal_id"]
+        await steal(cluster, terminal_id)
+        for replica in (owner, asked):
+            refused = await client.read(account, replica=replica, params=FRESH)
+            assert refused.code == "TERMINAL_UNAVAILABLE"
+            assert refused.body["retry_after_s"] > 0
+        kept = await client.read(account, replica=owner)
+        assert kept.ok, "what was seen before is still true of its time"
+        assert kept.body["meta"]["as_of"] == before.body["meta"]["as_of"]
+    cluster.state.delete(Keys().lease(terminal_id))
+    await asyncio.to_thread(cluster.wait_leased)
+    await asyncio.to_thread(until_all_read, cluster, owner)
+
+
+async def steal(cluster: Cluster, terminal_id: str) -> None:
+    """Take a terminal from its owner as another replica would: in Redis, then in the terminal."""
+    keys = Keys()
+    last = cluster.state.get(keys.fence(terminal_id))
+    assert isinstance(last, bytes)
+    token = int(last) + 1
+    cluster.state.set(keys.fence(terminal_id), token)
+    cluster.state.hset(keys.lease(terminal_id), mapping={"owner": "thief", "token": token})
+    cluster.state.persist(keys.lease(terminal_id))
+    link = TerminalLink(
+        cluster.terminals[terminal_id].address,
+        AddressGuard(["127.0.0.0/8"]),
+        TerminalMetrics(CollectorRegistry()),
+    )
+    try:
+        with pytest.raises(WrongAccount):
+            await link.snapshot(token, AccountIdentity(1, "Nowhere"))
+    finally:
+        await link.aclose()

@@ -97,12 +97,17 @@ class Judge:
         return problems
 
 
+def as_of_ms(answer: Answer) -> int:
+    """The instant of a good answer's look, in epoch ms."""
+    return round(datetime.fromisoformat(answer.body["meta"]["as_of"]).timestamp() * 1000)
+
+
 def _of_age(answer: Answer, age: Mapping[str, int]) -> list[str]:
     allowed_ms = 0 if "fresh" in age else age.get("max_age_ms", DEFAULT_MAX_AGE_MS)
-    as_of_ms = round(datetime.fromisoformat(answer.body["meta"]["as_of"]).timestamp() * 1000)
-    if answer.asked_ms - allowed_ms <= as_of_ms <= answer.answered_ms:
+    seen_ms = as_of_ms(answer)
+    if answer.asked_ms - allowed_ms <= seen_ms <= answer.answered_ms:
         return []
-    aged_ms = answer.asked_ms - as_of_ms
+    aged_ms = answer.asked_ms - seen_ms
     return [f"{aged_ms} ms old when asked for, allowed {allowed_ms}: {answer.body['meta']}"]
 
 

@@ -21,8 +21,8 @@ from mt5kit.terminal.answers import TooManyRows
 DAY_S: Final = 86_400
 # The terminal's Python has 32 bits: later seconds may be beyond what its module takes.
 LAST_S: Final = 2**31 - 2
-# A page of most accounts.
-FIRST_WINDOW_S: Final = 30 * DAY_S
+# Short enough for a busy account; a quiet one's windows are months long after two calls.
+FIRST_WINDOW_S: Final = 7 * DAY_S
 # What a terminal selects for one call: some 100 ms, which the pace of the walk then corrects. It
 # is what stops a window that has grown in years without a row where the busy years begin.
 MOST_ROWS: Final = 5000
@@ -64,6 +64,8 @@ class Walk(Generic[Row]):
         if query.before is not None and query.before < self._before:
             self._go_to(query.before)
         self._window_s = FIRST_WINDOW_S
+        # Between here and where the walk is, there are more rows than one call may select.
+        self._crowded = self._end
 
     @property
     def over(self) -> bool:
@@ -87,6 +89,7 @@ class Walk(Generic[Row]):
             page = await self._read(token, self._identity, query)
         except TooManyRows as many:
             self._window_s = max((self._high - low) * MOST_ROWS // (2 * many.rows), 1)
+            self._crowded = low
             return ()
         took_s = self._clock() - began
         if page.more:
@@ -103,5 +106,7 @@ class Walk(Generic[Row]):
         self._high = row[0] // 1000 + 1
 
     def _next_window_s(self, took_s: float) -> int:
-        growth = min(AIM_S / took_s, FASTEST_GROWTH) if took_s > 0 else FASTEST_GROWTH
+        # Where too many rows lie ahead, an empty window means only that they come later.
+        fastest = 1.0 if self._high > self._crowded else FASTEST_GROWTH
+        growth = min(AIM_S / took_s, fastest) if took_s > 0 else fastest
         return min(max(int(self._window_s * growth), 1), LAST_S)

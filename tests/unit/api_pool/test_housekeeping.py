@@ -58,7 +58,7 @@ async def keep(store: Store) -> AsyncIterator[Keep]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 

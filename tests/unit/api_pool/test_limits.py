@@ -148,8 +148,8 @@ def test_demands_count_the_refused_and_begin_anew() -> None:
     assert list(limiter.demands().items()) == [("b", 20), ("a", 1.5)]
     clock.now += 1
     assert limiter.demands() == {}
-    for caller in range(MOST_DEMANDS + 10):
-        admits(limiter, f"c-{caller}")
+    for number in range(MOST_DEMANDS + 10):
+        admits(limiter, f"c-{number}")
     clock.now += 1
     assert len(limiter.demands()) == MOST_DEMANDS
 

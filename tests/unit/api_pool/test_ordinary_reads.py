@@ -121,10 +121,10 @@ def context_of(asked: Asked) -> ProcessContext:
             return type("Read", (), {"seen": Seen(), "meta": None})()
 
     class Context(ProcessContext):
-        account_limiter = Limiter()
-        directory = Directory()
-        reader = Reader()
-        default_max_age_ms = DEFAULT_MS
+        account_limiter: Any = Limiter()
+        directory: Any = Directory()
+        reader: Any = Reader()
+        default_max_age_ms: Any = DEFAULT_MS
 
     return object.__new__(Context)
 

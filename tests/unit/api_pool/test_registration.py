@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from api_pool.registration import DEAD_AFTER_S, Registration, Usage
 from mt5kit.state.postgres import DatabaseUnavailable, InstanceReport
@@ -57,7 +58,7 @@ async def registration(registry: Registry) -> AsyncIterator[Registration]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -85,8 +86,12 @@ async def test_failures_end_nothing_and_it_still_registers_first(
     registration: Registration, registry: Registry, failure: Exception
 ) -> None:
     registry.failures = [failure] * 3
-    registration.start()
-    await until(lambda: len(registry.calls) > 1)
+    with capture_logs() as logs:
+        registration.start()
+        await until(lambda: len(registry.calls) > 1)
+    known = isinstance(failure, DatabaseUnavailable)
+    event = "registration_waits" if known else "registration_failed"
+    assert [line["event"] for line in logs].count(event) == (1 if known else 3)
     assert registry.calls[:2] == ["register", "heartbeat"]
 
 

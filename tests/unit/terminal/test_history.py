@@ -232,7 +232,7 @@ async def test_windows_are_as_long_as_a_call_may_take() -> None:
     assert costs[0] > LONGEST_CALL_S
     assert max(costs[1:]) <= LONGEST_CALL_S
     # And not so short that the page takes for ever.
-    assert len(costs) < 12
+    assert len(costs) < 20
 
 
 async def test_a_busy_time_behind_quiet_years_is_not_read_in_one_call() -> None:
@@ -242,9 +242,10 @@ async def test_a_busy_time_behind_quiet_years_is_not_read_in_one_call() -> None:
     world.terminal.made = [make_deal(n, (busy_s - n * 20) * 1000) for n in range(8000)]
     page = await world.page(HistoryQuery(0, NOW_S, "", None, 1000))
     assert [deal.ticket for deal in page.rows] == list(range(1000))
-    assert world.terminal.refused > 0
+    # Each refusal is a count of a long period: growing again on the way there would repeat them.
+    assert 0 < world.terminal.refused < 4
     assert max(cost for _, cost in world.terminal.calls) <= LONGEST_CALL_S
-    assert len(world.terminal.calls) + world.terminal.refused < 40
+    assert len(world.terminal.calls) < 40
 
 
 async def test_a_second_is_read_whatever_it_holds() -> None:

@@ -6,12 +6,12 @@ from bisect import bisect_right
 from collections.abc import Mapping
 
 import pytest
+from tests.unit.terminal.scheduling_bench import Bench, SwitchingTerminal, now, virtual
 
 from mt5kit.errors import ServiceOverloaded
 from mt5kit.terminal.scheduling import refresh as refresh_module
 from mt5kit.terminal.scheduling.parts import SchedulerRules
 from mt5kit.terminal.scheduling.refresh import Nothing, Pick, Present, RefreshPlan, home_of
-from tests.unit.terminal.scheduling_bench import Bench, SwitchingTerminal, now, virtual
 
 SWITCH_S = 1.5
 # Some ten periods of the least read account, after all have been seen.
@@ -146,7 +146,9 @@ async def test_an_account_alone_costs_one_login() -> None:
         bench.book.rates = {"a1": 0.01}
         await asyncio.sleep(600)
         assert bench.terminal.ops("login") == [("login", 1)]
-        gaps = [b - a for (_, a), (_, b) in zip(bench.book.looks, bench.book.looks[1:], strict=False)]
+        gaps = [
+            b - a for (_, a), (_, b) in zip(bench.book.looks, bench.book.looks[1:], strict=False)
+        ]
         assert max(gaps) <= 0.3
 
 

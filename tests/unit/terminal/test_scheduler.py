@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 
 from mt5kit.errors import (
     CallFailed,
@@ -16,7 +17,6 @@ from mt5kit.errors import (
 from mt5kit.secret import Secret
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.scheduling import SchedulerRules
-from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 
 
 @virtual

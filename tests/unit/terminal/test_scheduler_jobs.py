@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from structlog.testing import capture_logs
+from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 
 from mt5kit.errors import CallFailed, Conflict, InternalFault, ServiceOverloaded, WrongAccount
 from mt5kit.terminal.scheduling import Chunk, Done, More, SchedulerRules, Turn
-from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 
 
 def steps(

@@ -4,10 +4,16 @@ import asyncio
 
 import pytest
 from structlog.testing import capture_logs
-
-from mt5kit.errors import CallFailed, InternalFault, TerminalMoved, TerminalTimeout, TerminalUnavailable
-from mt5kit.terminal.scheduling import Done, More
 from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
+
+from mt5kit.errors import (
+    CallFailed,
+    InternalFault,
+    TerminalMoved,
+    TerminalTimeout,
+    TerminalUnavailable,
+)
+from mt5kit.terminal.scheduling import Done, More
 
 
 async def until(condition: object) -> None:
@@ -28,7 +34,7 @@ async def test_a_frozen_terminal_is_found_while_idle_and_recovers() -> None:
         at = now()
         with pytest.raises(TerminalUnavailable) as refused:
             await bench.see(1)
-        assert now() == at
+        assert now() == pytest.approx(at)
         assert 0 < (refused.value.retry_after_s or 0) <= 0.5
         await asyncio.sleep(60)
         bench.terminal.frozen = False
@@ -146,7 +152,7 @@ async def test_hand_over_of_an_idle_terminal_is_immediate() -> None:
         await asyncio.sleep(0.7)
         at = now()
         await bench.scheduler.hand_over()
-        assert now() == at
+        assert now() == pytest.approx(at)
 
 
 @virtual

@@ -7,6 +7,8 @@ from typing import Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
+from tests.unit.terminal.scheduling_bench import Bench, SwitchingTerminal, identity, now, virtual
 
 from mt5kit.errors import (
     BrokerTimeout,
@@ -20,7 +22,6 @@ from mt5kit.errors import (
 from mt5kit.secret import Secret
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.scheduling import Chunk, Done, More, SchedulerRules
-from tests.unit.terminal.scheduling_bench import Bench, SwitchingTerminal, identity, now, virtual
 
 SWITCH_S, LOOK_S, CHUNK_S = 1.5, 0.005, 0.25
 RULES = SchedulerRules(patience_s=1.0, job_patience_s=5.0)
@@ -155,6 +156,10 @@ def test_every_turn_ends_in_time_whatever_breaks(
 ) -> None:
     @virtual
     async def run() -> None:
+        with capture_logs():
+            await break_things()
+
+    async def break_things() -> None:
         async with Bench(RULES, SwitchingTerminal(SWITCH_S, LOOK_S)) as bench:
             terminal = bench.terminal
             terminal.faults.extend(fault("injected") for fault in faults)

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
+from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 
 from mt5kit.errors import BrokerTimeout, LoginRefused, ServiceOverloaded, StaleToken
 from mt5kit.secret import Secret
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.scheduling import Done, SchedulerRules
-from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 
 
 @virtual

@@ -1,6 +1,6 @@
 """Answered requests: what is kept of one, and how a batch of them is written."""
 
-import random
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _log_id() -> int:
-    return random.getrandbits(63)
+    return secrets.randbits(63)
 
 
 class RequestLog(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from mt5kit.errors import TerminalUnavailable
+from mt5kit.errors import TerminalMoved
 from mt5kit.state.redis.connection import RedisFault, StateUnavailable
 from mt5kit.state.redis.held_leases import HeldLeases
 from mt5kit.state.redis.keeper_plan import KeeperPlan
@@ -86,13 +86,13 @@ class LeaseKeeper:
         may be another's by now. Once a renewal has succeeded the token is given again.
 
         Raises:
-            TerminalUnavailable: This replica does not hold it, or does not know whether it does.
+            TerminalMoved: This replica does not hold it, or does not know whether it does.
         """
         lease = self.held.get(terminal_id)
         if lease is None:
             raise self._not_held(terminal_id)
         if not self._held.believed(terminal_id):
-            raise TerminalUnavailable(
+            raise TerminalMoved(
                 f"this replica's lease of terminal {terminal_id} was not renewed in time",
                 retry_after_s=self._plan.pause_s,
             )
@@ -102,7 +102,7 @@ class LeaseKeeper:
         """A new, higher token for a terminal that is held: the epoch of a new stream.
 
         Raises:
-            TerminalUnavailable: This replica does not hold it, or not any more.
+            TerminalMoved: This replica does not hold it, or not any more.
             StateUnavailable: Redis is away.
         """
         async with self._one_at_a_time:
@@ -281,8 +281,8 @@ class LeaseKeeper:
         if self._held.drop(terminal_id):
             self._on_lost(terminal_id)
 
-    def _not_held(self, terminal_id: str) -> TerminalUnavailable:
-        return TerminalUnavailable(
+    def _not_held(self, terminal_id: str) -> TerminalMoved:
+        return TerminalMoved(
             f"terminal {terminal_id} is not held by this replica",
             retry_after_s=self._plan.pause_s,
         )

@@ -17,7 +17,7 @@ from tests.cluster import Cluster, ClusterAccount, ClusterPlan, running_cluster
 from tests.cluster_client import ClusterClient
 from tests.judge import Judge, Verdict
 from tests.replica import Replica
-from tests.witness import Testimony, install, testimony
+from tests.witness import Testimony, evidence, install
 
 from local_stack.embedded import RoleDsns
 
@@ -249,7 +249,7 @@ def weather_a_storm(directory: Path, rounds: int, dsns: RoleDsns | None = None) 
         cluster.wait_ready()
         cluster.wait_leased()
         asyncio.run(storm.settle(SETTLE_S))
-        testimonies = [testimony(terminal) for terminal in cluster.terminals.values()]
+        testimonies = [evidence(terminal) for terminal in cluster.terminals.values()]
     _assert_weathered(judge.verdict, testimonies)
     return judge.verdict
 

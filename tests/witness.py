@@ -79,7 +79,7 @@ def install(terminal: PlacedTerminal) -> None:
         connection.execute(_INSTALL)
 
 
-def testimony(terminal: PlacedTerminal) -> Testimony:
+def evidence(terminal: PlacedTerminal) -> Testimony:
     """What the witness in a terminal has seen.
 
     Raises:

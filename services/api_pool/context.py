@@ -21,6 +21,7 @@ from api_pool.gate import GateRules
 from api_pool.history_pages import HistoryPages
 from api_pool.housekeeping import Housekeeping
 from api_pool.invalidation import Invalidation
+from api_pool.journal import TerminalJournal
 from api_pool.keys import ApiKeys
 from api_pool.limits import RateLimiter
 from api_pool.local_turns import LocalTurns
@@ -284,6 +285,7 @@ class _Wiring:
                 metrics=TerminalMetrics(self.registry),
                 session_metrics=self.session_metrics,
                 refusals=RefusalMemory(),
+                journal=TerminalJournal(self.worker, settings.instance_id, self.background),
             )
         )
         plan = KeeperPlan(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from api_pool.demand import DemandBook
+from api_pool.journal import TerminalJournal
 from api_pool.looks import Looks
 from api_pool.sessions import SessionAccounts
 from mt5kit.domain.instants import now_ms
@@ -72,6 +73,7 @@ class FleetParts:
     metrics: TerminalMetrics
     session_metrics: SessionMetrics
     refusals: RefusalMemory
+    journal: TerminalJournal
 
 
 class Fleet:
@@ -140,6 +142,7 @@ class Fleet:
         terminal_id = lease.terminal_id
         parts = self._parts
         parts.session_metrics.lease_events.labels("gained").inc()
+        parts.journal.note(terminal_id, "leased", {"token": lease.token})
         link = TerminalLink(parts.addresses[terminal_id], parts.guard, parts.metrics)
         demand = DemandBook()
         scheduler = TerminalScheduler(
@@ -169,7 +172,8 @@ class Fleet:
         if owned is None:
             return
         self._parts.session_metrics.lease_events.labels("lost").inc()
-        task = asyncio.create_task(_lay_down(owned), name=f"lay-down-{terminal_id}")
+        self._parts.journal.note(terminal_id, "released")
+        task = asyncio.create_task(self._lay_down(owned), name=f"lay-down-{terminal_id}")
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
@@ -178,18 +182,20 @@ class Fleet:
         await self._leases().close()
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
+    async def _lay_down(self, owned: OwnedTerminal) -> None:
+        try:
+            await owned.scheduler.hand_over()
+            await owned.link.aclose()
+        except Exception:
+            log.exception("terminal_not_laid_down", terminal_id=owned.terminal_id)
+        if owned.terminal_id not in self._owned:
+            # Its new owner says whether it is up.
+            self._parts.metrics.forget_terminal(owned.terminal_id)
+
     def _leases(self) -> LeaseKeeper:
         if self._keeper is None:
             raise RuntimeError("the fleet was used before its keeper was attached")
         return self._keeper
-
-
-async def _lay_down(owned: OwnedTerminal) -> None:
-    try:
-        await owned.scheduler.hand_over()
-        await owned.link.aclose()
-    except Exception:
-        log.exception("terminal_not_laid_down", terminal_id=owned.terminal_id)
 
 
 class _Refresh:
@@ -226,3 +232,6 @@ class _Events:
             terminal_id=self._terminal_id,
             why=None if why is None else why.message,
         )
+        self._parts.metrics.up.labels(self._terminal_id).set(up)
+        detail = {} if why is None else {"why": why.message, "code": why.code}
+        self._parts.journal.note(self._terminal_id, "up" if up else "down", detail)

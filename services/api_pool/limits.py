@@ -100,7 +100,9 @@ class RateLimiter:
         wait = due + bucket.interval - bucket.burst - now
         if wait > TOLERANCE_S:
             raise RateLimited(
-                f"too many requests for this {self._what}", retry_after_s=round(wait, 3)
+                f"too many requests for this {self._what}",
+                # Zero would say that there is no need to wait.
+                retry_after_s=max(round(wait, 3), 0.001),
             )
         bucket.due = due + bucket.interval
 

@@ -14,9 +14,11 @@ from mt5kit.domain.instants import iso_utc, now_ms
 MOST_BYTES: Final = 64 * 1024 * 1024
 # What a kept look weighs besides its payload: its objects, and the rows cut out for one symbol.
 OVERHEAD_BYTES: Final = 2048
-# A look of another replica is answered at most so late; a hot account asks Redis four times a
-# second instead of once a read.
+# A hot account asks Redis four times a second instead of once a read.
 CHECK_S: Final = 0.25
+# While one reader asks, the others are answered from memory; so a look of another replica is
+# answered at most so late. Redis takes a millisecond, and a hang of it must not go unnoticed.
+LATEST_CHECK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Kept:
 class _Entry:
     kept: Kept
     checked_at: float
+    checking: bool = False
 
 
 class LookMemory:
@@ -88,9 +91,17 @@ class LookMemory:
         return len(self._entries)
 
     def current(self, account_id: str) -> Kept | None:
-        """The look, if it was put or confirmed within `CHECK_S`: the state store has no other."""
+        """The look, if it need not be compared with the state store.
+
+        After `CHECK_S` one caller is told None, to ask the state store and `put` or `confirm`;
+        the others follow when it has not done so after `LATEST_CHECK_S`.
+        """
         entry = self._entries.get(account_id)
-        if entry is None or self._clock() - entry.checked_at > CHECK_S:
+        if entry is None:
+            return None
+        age_s = self._clock() - entry.checked_at
+        if age_s > CHECK_S and (age_s > LATEST_CHECK_S or not entry.checking):
+            entry.checking = True
             return None
         self._entries.move_to_end(account_id)
         return entry.kept
@@ -114,8 +125,7 @@ class LookMemory:
             entry.kept.terminal_id == kept.terminal_id and entry.kept.as_of_ms > kept.as_of_ms
         )
         if entry is not None and newer:
-            entry.checked_at = self._clock()
-            self._entries.move_to_end(account_id)
+            self._checked(account_id, entry)
             return entry.kept
         self.drop(account_id)
         self._entries[account_id] = _Entry(kept, self._clock())
@@ -130,8 +140,7 @@ class LookMemory:
         entry = self._entries.get(account_id)
         if entry is None:
             return None
-        entry.checked_at = self._clock()
-        self._entries.move_to_end(account_id)
+        self._checked(account_id, entry)
         return entry.kept
 
     def drop(self, account_id: str) -> None:
@@ -139,3 +148,8 @@ class LookMemory:
         entry = self._entries.pop(account_id, None)
         if entry is not None:
             self._bytes -= entry.kept.bytes
+
+    def _checked(self, account_id: str, entry: _Entry) -> None:
+        entry.checked_at = self._clock()
+        entry.checking = False
+        self._entries.move_to_end(account_id)

@@ -10,7 +10,7 @@ import msgspec
 import psutil
 import structlog
 
-from mt5kit.errors import Unavailable
+from mt5kit.errors import Mt5SwarmError, Unavailable
 from mt5kit.state.postgres import InstanceReport
 
 log = structlog.get_logger(__name__)
@@ -118,8 +118,8 @@ class Registration:
         try:
             async with asyncio.timeout(CLOSE_LIMIT_S):
                 await self._registry.remove_instance(self._report().instance_id)
-        except (Unavailable, TimeoutError) as away:
-            log.warning("registration_left", error=str(away))
+        except (Mt5SwarmError, TimeoutError) as left:
+            log.warning("registration_left", error=repr(left))
 
     async def _with_usage(self, report: InstanceReport) -> InstanceReport:
         cpu, memory = await asyncio.to_thread(lambda: (self._usage.cpu(), self._usage.memory()))

@@ -5,11 +5,13 @@ import datetime as dt
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import httpx
 import msgspec
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from tests.cluster import Cluster
@@ -21,7 +23,11 @@ CLOCK_MS = 2.0
 # Every so many reads is a snapshot, with positions; the others are of the account alone.
 SNAPSHOT_EVERY = 3
 GRACE_S = 20.0
+# At a time, of the simulator: which positions an account has.
+ASKING = 4
 SWITCHES, LOGINS = "mt5_session_switches_total", "mt5_logins_total"
+# Beside the replicas' own counters: processor seconds of their processes.
+CPU_S = "cpu_s"
 
 
 class _Account(msgspec.Struct):
@@ -59,7 +65,7 @@ class Asked:
     Attributes:
         rate: Requests a second.
         query: Of each; empty for the default freshness.
-        max_age_ms: What that allows.
+        max_age_ms: What that allows; infinite where it asks for no age.
         warm_s: For how long before anything is counted.
         seconds: And then.
     """
@@ -84,7 +90,7 @@ class Figures:
         stale: Answers older than was asked for.
         misdated: Answers whose `as_of` and `age_ms` do not add up to when they were given.
         placed: The numbers of the accounts seen on each terminal.
-        counted: Growth of the replicas' counters.
+        counted: Growth of the replicas' counters and of their processor seconds.
         seconds: Measured.
     """
 
@@ -134,7 +140,8 @@ class Readers:
         self._cluster = cluster
         self._demand = demand
         self._accounts = list(cluster.accounts.values())
-        self._tickets = [cluster.tickets(account) for account in self._accounts]
+        with ThreadPoolExecutor(ASKING) as pool:
+            self._tickets = list(pool.map(cluster.tickets, self._accounts))
         self._read = msgspec.json.Decoder(_Read)
         self._failure = msgspec.json.Decoder(_Failure)
 
@@ -224,8 +231,10 @@ class Readers:
         return {name: after[name] - before[name] for name in after}
 
     def _counters(self) -> Mapping[str, float]:
-        totals = dict.fromkeys((SWITCHES, LOGINS), 0.0)
+        totals = dict.fromkeys((SWITCHES, LOGINS, CPU_S), 0.0)
         for replica in self._cluster.serving:
+            times = psutil.Process(replica.pid).cpu_times()
+            totals[CPU_S] += times.user + times.system
             text = httpx.get(f"{replica.url}/metrics", timeout=GRACE_S).raise_for_status().text
             for family in text_string_to_metric_families(text):
                 for sample in family.samples:

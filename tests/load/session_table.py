@@ -18,7 +18,7 @@ from tests.load.session_plan import (
     Measured,
     Size,
 )
-from tests.load.session_reads import LOGINS, SWITCHES, Figures, fully_placed
+from tests.load.session_reads import CPU_S, LOGINS, SWITCHES, Figures, fully_placed
 from tests.load.zipf import EXPONENT
 
 # Issue 4.
@@ -26,7 +26,8 @@ TIMES_NAIVE, TIMES_BOUND, P95_MS = 10, 1.3, 200
 NONE = "-"
 COLUMNS = (
     "sessions", "what", "asked/s", "answered/s", "p50 ms", "p95 ms", "p99 ms", "mean age s",
-    "age p50 / p95 / max s", "switches/min", "logins/min", "by a turn", "not answered",
+    "age p50 / p95 / max s", "switches/min", "logins/min", "by a turn", "cores",
+    "not answered",
 )  # fmt: skip
 KINDS = {
     ALWAYS: "(a) a login for each request",
@@ -98,7 +99,7 @@ def _rows(measured: Measured, size: Size) -> Iterator[tuple[str, ...]]:
         yield (
             str(size), title, f"{NAIVE_RATE:.0f}", f"{base.per_s:.1f}",
             *_latencies(base.latencies_s), *_ages(base.ages_s),
-            NONE, f"{base.logins_per_min:.0f}", NONE, NONE,
+            NONE, f"{base.logins_per_min:.0f}", NONE, NONE, NONE,
         )  # fmt: skip
     runs = [run for run in measured.runs if run.size == size]
     bounds = [("(c) the bound", size.bound_s)]
@@ -108,14 +109,15 @@ def _rows(measured: Measured, size: Size) -> Iterator[tuple[str, ...]]:
         bound_s = size.demand.placed_bound_s(placed, SWITCH_S)
         bounds.append(("(c) the bound of accounts placed as ours were", bound_s))
     for title, bound_s in bounds:
-        yield (str(size), title, *[NONE] * 5, f"{bound_s:.2f}", *[NONE] * 5)
+        yield (str(size), title, *[NONE] * 5, f"{bound_s:.2f}", *[NONE] * 6)
     for run in runs:
         found = run.figures
         yield (
             str(size), f"ours, {run.title}", f"{run.rate:.0f}", f"{found.per_s:.1f}",
             *_latencies(found.latencies()), *_ages(found.ages()),
             f"{found.per_min(SWITCHES):.0f}", f"{found.per_min(LOGINS):.0f}",
-            f"{found.turns / max(found.answers, 1):.1%}", _failures(found),
+            f"{found.turns / max(found.answers, 1):.1%}",
+            f"{found.counted[CPU_S] / found.seconds:.2f}", _failures(found),
         )  # fmt: skip
 
 

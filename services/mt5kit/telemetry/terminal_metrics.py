@@ -1,5 +1,7 @@
 """What is measured of terminals; the names are those of contracts §7."""
 
+import contextlib
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 # From a bare round trip (0.1 ms) over a snapshot of 500 positions (3 ms) to a login (seconds).
@@ -52,6 +54,11 @@ class TerminalMetrics:
             "Changes of the account a terminal is logged in to",
             registry=registry,
         )
+
+    def forget_terminal(self, terminal_id: str) -> None:
+        """Say nothing more of a terminal that is another replica's now."""
+        with contextlib.suppress(KeyError):
+            self.up.remove(terminal_id)
 
     def count_login(self, server: str, outcome: str) -> None:
         """Count a login; servers beyond the first hundred share a label."""

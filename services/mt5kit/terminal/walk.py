@@ -30,6 +30,9 @@ MOST_ROWS: Final = 5000
 LONGEST_CALL_S: Final = 0.25
 # What a call should take: a window with twice the rows of the last stays within the longest.
 AIM_S: Final = LONGEST_CALL_S / 2
+# The rows of a period that holds too many may all be in one corner of it: empty windows cost
+# nothing, and every further count of too many does.
+CROWDED_SHARE: Final = 1 / 16
 # Years without a row are crossed in a few calls, and one quick answer does not make a year.
 FASTEST_GROWTH: Final = 4.0
 
@@ -88,7 +91,8 @@ class Walk(Generic[Row]):
         try:
             page = await self._read(token, self._identity, query)
         except TooManyRows as many:
-            self._window_s = max((self._high - low) * MOST_ROWS // (2 * many.rows), 1)
+            share = min(MOST_ROWS / (2 * many.rows), CROWDED_SHARE)
+            self._window_s = max(int((self._high - low) * share), 1)
             self._crowded = low
             return ()
         took_s = self._clock() - began
@@ -97,7 +101,7 @@ class Walk(Generic[Row]):
         else:
             self._high = low
             self._before = (low * 1000, 0)
-        self._window_s = self._next_window_s(took_s)
+        self._window_s = self._next_window_s(took_s, empty=not page.rows)
         return page.rows
 
     def _go_to(self, row: Cursor) -> None:
@@ -105,8 +109,8 @@ class Walk(Generic[Row]):
         self._before = row
         self._high = row[0] // 1000 + 1
 
-    def _next_window_s(self, took_s: float) -> int:
+    def _next_window_s(self, took_s: float, *, empty: bool) -> int:
         # Where too many rows lie ahead, an empty window means only that they come later.
-        fastest = 1.0 if self._high > self._crowded else FASTEST_GROWTH
+        fastest = 1.0 if empty and self._high > self._crowded else FASTEST_GROWTH
         growth = min(AIM_S / took_s, fastest) if took_s > 0 else fastest
         return min(max(int(self._window_s * growth), 1), LAST_S)

@@ -259,7 +259,7 @@ async def test_a_frozen_terminal_is_found_while_the_fault_holds_it(
 ) -> None:
     link = links.link()
     await link.sign_in(token, ALPHA_IN)
-    fault = {"name": "freeze", "terminal": 1, "hold_s": 1.0}
+    fault = {"name": "freeze", "terminal": 1, "hold_s": 2.0}
     simulated.control.post("/faults", json=fault).raise_for_status()
 
     async def answers() -> bool:

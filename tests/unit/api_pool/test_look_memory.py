@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.api_pool.looks_made import snapshot
 
-from api_pool.memory import CHECK_S, Kept, LookMemory
+from api_pool.memory import CHECK_S, LATEST_CHECK_S, Kept, LookMemory
 from api_pool.seen import Seen
 
 SEEN = Seen.of(snapshot())
@@ -38,6 +38,24 @@ def test_a_look_is_current_for_a_moment_and_then_only_the_last() -> None:
     memory.drop("a")
     assert (memory.current("a"), memory.last("a"), memory.confirm("a")) == (None, None, None)
     assert (memory.bytes, len(memory)) == (0, 0)
+
+
+def test_one_reader_asks_the_state_store_and_the_others_go_on() -> None:
+    clock = Clock()
+    memory = LookMemory(clock=clock)
+    look = memory.put("a", kept(10))
+    clock.now += CHECK_S + 0.01
+    assert [memory.current("a") for _ in range(3)] == [None, look, look]
+    # Nothing came of it: then all ask for themselves.
+    clock.now += LATEST_CHECK_S - CHECK_S
+    assert [memory.current("a") for _ in range(3)] == [None, None, None]
+    memory.confirm("a")
+    assert memory.current("a") is look
+    clock.now += CHECK_S + 0.01
+    assert [memory.current("a") for _ in range(2)] == [None, look]
+    newer = memory.put("a", kept(11))
+    clock.now += CHECK_S + 0.01
+    assert [memory.current("a") for _ in range(2)] == [None, newer]
 
 
 def test_an_older_look_of_the_same_terminal_changes_nothing() -> None:

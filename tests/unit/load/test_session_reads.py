@@ -23,7 +23,7 @@ from tests.load.session_plan import (
     Run,
     Size,
 )
-from tests.load.session_reads import LOGINS, SWITCHES, Figures, Readers, fully_placed
+from tests.load.session_reads import CPU_S, LOGINS, SWITCHES, Figures, Readers, fully_placed
 from tests.load.session_table import table_of, verdict_of
 from tests.load.zipf import Demand
 
@@ -58,7 +58,7 @@ def judged(readers: Readers, body: Any, status: int = 200) -> Figures:
 
 
 def answer(**changes: Any) -> dict[str, Any]:
-    """A good snapshot of the first account, given half a second before now, then half a second old."""
+    """A good snapshot of the first account, given half a second before now at that age."""
     as_of = NOW - dt.timedelta(seconds=1)
     account = {"login": 700, "server": "A-Server", "balance": 10_000.0}
     meta = {
@@ -152,7 +152,7 @@ def measured(*, age_s: float, late_s: float, per_s: int, wrong: int = 0) -> Meas
         found.baselines[SIZE, kind] = Baseline(per_naive_s, nothing, nothing, 80.0, 0)
     for rate in RATES:
         figures = Figures(1.0, latencies_s=[late_s] * per_s, ages_s=[age_s] * per_s, wrong=wrong)
-        figures.counted = {SWITCHES: 1.0, LOGINS: 1.0}
+        figures.counted = {SWITCHES: 1.0, LOGINS: 1.0, CPU_S: 1.0}
         found.runs.append(Run(SIZE, ORDINARY, rate, figures))
     return found
 

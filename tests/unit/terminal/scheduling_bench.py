@@ -6,7 +6,7 @@ import selectors
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Self, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -36,6 +36,7 @@ from mt5kit.terminal.scheduling import (
 from mt5kit.testing.fake_terminal import make_snapshot
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -115,7 +116,12 @@ class SwitchingTerminal:
         self.overlaps = 0
 
     async def sign_in(
-        self, token: int, credentials: Credentials, *, must_prove: bool = False, deadline_s: float
+        self,
+        token: int,
+        credentials: Credentials,
+        *,
+        must_prove: bool = False,
+        deadline_s: float = 20,
     ) -> SignedIn:
         who = credentials.identity
         return await self._call(
@@ -144,7 +150,10 @@ class SwitchingTerminal:
         self.now_in = self.renamed.get(who, who)
         return SignedIn(True, snapshot_of(self.now_in))
 
-    async def snapshot(self, token: int, who: AccountIdentity, *, deadline_s: float) -> Snapshot:
+    async def snapshot(
+        self, token: int, identity: AccountIdentity, *, deadline_s: float = 5
+    ) -> Snapshot:
+        who = identity
         return await self._call("look", who, lambda: self._look(who), deadline_s)
 
     async def _look(self, who: AccountIdentity) -> Snapshot:
@@ -153,7 +162,7 @@ class SwitchingTerminal:
             raise WrongAccount("another")
         return snapshot_of(who)
 
-    async def probe(self, token: int, *, deadline_s: float) -> AccountIdentity | None:
+    async def probe(self, token: int, *, deadline_s: float = 5) -> AccountIdentity | None:
         async def who() -> AccountIdentity | None:
             await asyncio.sleep(0.001)
             return self.now_in
@@ -171,17 +180,17 @@ class SwitchingTerminal:
         await self._call("chunk", who, run, 5.0)
 
     async def history_size(
-        self, token: int, who: AccountIdentity, *, deadline_s: float = 0
+        self, token: int, identity: AccountIdentity, *, deadline_s: float = 5
     ) -> HistorySize:
         raise NotImplementedError
 
     async def deals(
-        self, token: int, who: AccountIdentity, query: HistoryQuery, *, deadline_s: float = 0
+        self, token: int, identity: AccountIdentity, query: HistoryQuery, *, deadline_s: float = 5
     ) -> HistoryPage[Deal]:
         raise NotImplementedError
 
     async def orders(
-        self, token: int, who: AccountIdentity, query: HistoryQuery, *, deadline_s: float = 0
+        self, token: int, identity: AccountIdentity, query: HistoryQuery, *, deadline_s: float = 5
     ) -> HistoryPage[Order]:
         raise NotImplementedError
 
@@ -194,9 +203,9 @@ class SwitchingTerminal:
         self,
         op: str,
         who: AccountIdentity | None,
-        run: Callable[[], Coroutine[Any, Any, Any]],
+        run: Callable[[], Coroutine[Any, Any, T]],
         deadline_s: float,
-    ) -> Any:
+    ) -> T:
         self.overlaps += self._busy
         self._busy = True
         began = now()
@@ -221,6 +230,7 @@ class Book:
         self.rates: dict[str, float] = {}
         self.entrants: dict[str, Entrant] = {}
         self.source_fault: Exception | None = None
+        self.take_s = 0.0
         self.granted: list[tuple[str, bool]] = []
         self.wait_s: Callable[[str, bool], float] = lambda _server, _spare: 0.0
         self.looks: list[tuple[str, float]] = []
@@ -229,6 +239,7 @@ class Book:
         self.foreign: list[str] = []
 
     async def take(self, server: str, *, spare: bool) -> float:
+        await asyncio.sleep(self.take_s)
         wait_s = self.wait_s(server, spare)
         if wait_s <= 0:
             self.granted.append((server, spare))
@@ -269,7 +280,7 @@ class Bench:
         self.metrics = TerminalMetrics(CollectorRegistry())
         self.refusals = RefusalMemory()
 
-    async def __aenter__(self) -> "Bench":
+    async def __aenter__(self) -> Self:
         parts = SchedulerParts(self.metrics, self.book, self.book, self.book, self.refusals)
         self.scheduler = TerminalScheduler(self.terminal, self._token, parts, self.rules, now)
         self.scheduler.start()

@@ -2,8 +2,10 @@
 
 import asyncio
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 from tests.unit.terminal.scheduling_bench import Bench, SwitchingTerminal, now, virtual
@@ -44,7 +46,7 @@ def mean_age(demand: Mapping[str, float], looks: list[tuple[str, float]], span_s
         cut = bisect_right(at, WARM_UP_S)
         times = [*at[max(cut - 1, 0) :], span_s]
         area = 0.0
-        for before, after in zip(times, times[1:], strict=False):
+        for before, after in pairwise(times):
             start = max(before, WARM_UP_S)
             area += ((after - before) ** 2 - (start - before) ** 2) / 2
         total += rate * area / (span_s - WARM_UP_S)
@@ -74,7 +76,9 @@ async def test_twenty_accounts_are_as_young_as_can_be() -> None:
     demand = zipf(20)
     age, _ = await refreshed(demand, SchedulerRules())
     best = bound(demand)
-    print(f"20 accounts: {age:.2f} s; bound {best:.2f} s; round robin {round_robin(demand):.2f} s")
+    sys.stdout.write(
+        f"20 accounts: {age:.2f} s; bound {best:.2f} s; round robin {round_robin(demand):.2f} s\n"
+    )
     assert age <= 1.1 * best
     assert age < round_robin(demand)
 
@@ -86,7 +90,7 @@ async def test_terminals_of_a_fleet_are_near_the_bound(first: int) -> None:
     shares = list(zipf(400).values())[first::20]
     demand = {f"a{rank}": rate for rank, rate in enumerate(shares, 1)}
     age, _ = await refreshed(demand, SchedulerRules())
-    print(f"terminal {first}: {age:.2f} s; bound {bound(demand):.2f} s")
+    sys.stdout.write(f"terminal {first}: {age:.2f} s; bound {bound(demand):.2f} s" + "\n")
     assert age <= 1.3 * bound(demand)
 
 
@@ -95,7 +99,9 @@ async def test_staying_with_an_account_that_outweighs_the_others_makes_it_younge
     demand = {"a1": 100.0, "a2": 1.0, "a3": 1.0, "a4": 1.0}
     rules = SchedulerRules(min_period_s=0.0)
     age, logins = await refreshed(demand, rules, 600.0)
-    print(f"home: {age:.2f} s; pure cycle {bound(demand):.2f} s; {home_bound(demand):.2f} s")
+    sys.stdout.write(
+        f"home: {age:.2f} s; pure cycle {bound(demand):.2f} s; {home_bound(demand):.2f} s" + "\n"
+    )
     # The age at home is that between two cheap looks.
     assert age <= 1.05 * home_bound(demand) + rules.dwell_look_s / 2
     assert age < 0.85 * bound(demand)
@@ -119,7 +125,7 @@ def test_staying_is_never_worse_than_cycling(
     monkeypatch.setattr(refresh_module, "home_of", lambda _weights: None)
     measure()
     staying, cycling = ages
-    print(f"hottest {hottest}: {staying:.2f} s; cycling {cycling:.2f} s")
+    sys.stdout.write(f"hottest {hottest}: {staying:.2f} s; cycling {cycling:.2f} s" + "\n")
     assert staying <= 1.02 * cycling
 
 
@@ -146,9 +152,7 @@ async def test_an_account_alone_costs_one_login() -> None:
         bench.book.rates = {"a1": 0.01}
         await asyncio.sleep(600)
         assert bench.terminal.ops("login") == [("login", 1)]
-        gaps = [
-            b - a for (_, a), (_, b) in zip(bench.book.looks, bench.book.looks[1:], strict=False)
-        ]
+        gaps = [b - a for (_, a), (_, b) in pairwise(bench.book.looks)]
         assert max(gaps) <= 0.3
 
 
@@ -190,6 +194,34 @@ async def test_accounts_not_to_be_refreshed_are_left_alone_and_asked_about_again
         bench.book.entrants["a1"] = gone
         await asyncio.sleep(40)
         assert ("login", 1) in bench.terminal.ops("login")
+
+
+@virtual
+async def test_the_account_that_is_in_is_looked_at_while_its_source_knows_it_or_is_away() -> None:
+    async with Bench() as bench:
+        bench.book.rates = {"a1": 1.0}
+        bench.entrant(1)
+        await asyncio.sleep(10)
+        bench.book.source_fault = ServiceOverloaded("away")
+        await asyncio.sleep(60)
+        assert now() - bench.book.looks[-1][1] <= 0.3
+        bench.book.source_fault = None
+        del bench.book.entrants["a1"]
+        await asyncio.sleep(60)
+        assert now() - bench.book.looks[-1][1] >= 54
+
+
+@virtual
+async def test_an_account_that_goes_during_its_refresh_is_not_told() -> None:
+    async with Bench() as bench:
+        bench.book.rates = {"a1": 1.0}
+        bench.entrant(1)
+        await asyncio.sleep(1)
+        bench.book.rates = {}
+        bench.scheduler.forget("a1")
+        await asyncio.sleep(5)
+        assert bench.book.looks == []
+        assert bench.scheduler.current is None
 
 
 @virtual

@@ -146,6 +146,23 @@ async def test_the_oldest_waiter_says_who_is_next() -> None:
 
 
 @virtual
+async def test_who_leaves_gives_up_the_place_of_the_account() -> None:
+    async with Bench() as bench:
+        await bench.see(9)
+        blocking = bench.ask(8)
+        await asyncio.sleep(0.1)
+        leaving = bench.ask(1)
+        await asyncio.sleep(0.1)
+        two = bench.ask(2)
+        await asyncio.sleep(0.1)
+        one = bench.ask(1)
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        await asyncio.gather(blocking, one, two)
+        assert bench.terminal.ops("login")[2:] == [("login", 2), ("login", 1)]
+
+
+@virtual
 async def test_a_hot_account_keeps_others_waiting_no_longer_than_patience() -> None:
     rules = SchedulerRules(patience_s=1.0)
     async with Bench(rules) as bench:
@@ -256,6 +273,23 @@ async def test_a_proof_waits_for_its_turn_and_then_has_its_own_deadline() -> Non
         with pytest.raises(ServiceOverloaded):
             await bench.scheduler.prove(credentials, deadline_s=15)
         await blocking
+
+
+@virtual
+async def test_a_login_nobody_waits_for_is_not_begun() -> None:
+    async with Bench() as bench:
+        bench.book.take_s = 1.0
+        credentials = Credentials(identity(1), Secret("pw"))
+        proof = asyncio.create_task(bench.scheduler.prove(credentials, deadline_s=15))
+        await asyncio.sleep(0.5)
+        proof.cancel()
+        await asyncio.sleep(3)
+        look = bench.ask(1)
+        await asyncio.sleep(0.5)
+        look.cancel()
+        await asyncio.sleep(3)
+        assert bench.terminal.ops() == []
+        assert bench.scheduler.waiting == 0
 
 
 @virtual

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 from structlog.testing import capture_logs
@@ -67,7 +68,7 @@ async def test_a_pause_is_kept_and_the_account_stays_in() -> None:
         bench.entrant(2), bench.entrant(3)
         await start(bench, 1, 4, pause_s=0.2)
         chunks = [call for call in bench.terminal.calls if call.op == "chunk"]
-        for before, after in zip(chunks, chunks[1:], strict=False):
+        for before, after in pairwise(chunks):
             assert after.began - before.ended >= 0.2
         inside = [
             call
@@ -118,18 +119,18 @@ async def test_a_job_of_the_hot_account_itself_gets_its_steps() -> None:
     async with Bench(SchedulerRules(job_patience_s=1.0)) as bench:
         bench.terminal.look_s = 0.2
 
-        async def read_without_pause() -> None:
-            async def again() -> None:
-                while True:
-                    await bench.see(1)
+        async def read_without_pause(after_s: float) -> None:
+            await asyncio.sleep(after_s)
+            while True:
+                await bench.see(1)
 
-            await asyncio.gather(*(again() for _ in range(3)))
-
-        reader = asyncio.create_task(read_without_pause())
-        # Each look finds the next reader waiting already.
+        # Each look ends with the other reader waiting.
+        readers = [asyncio.create_task(read_without_pause(after_s)) for after_s in (0, 1.6)]
+        await asyncio.sleep(3)
         assert (await start(bench, 1, 3, deadline_s=60)).value == 3
-        reader.cancel()
-        await asyncio.wait({reader})
+        for reader in readers:
+            reader.cancel()
+        await asyncio.wait(readers)
 
 
 @virtual

@@ -9,10 +9,13 @@ from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 from mt5kit.errors import (
     CallFailed,
     InternalFault,
+    LoginRefused,
     TerminalMoved,
     TerminalTimeout,
     TerminalUnavailable,
 )
+from mt5kit.secret import Secret
+from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.scheduling import Done, More
 
 
@@ -146,6 +149,20 @@ async def test_hand_over_waits_for_the_call_in_progress_and_refuses_the_rest() -
 
 
 @virtual
+async def test_hand_over_waits_for_no_login_that_has_not_begun() -> None:
+    async with Bench() as bench:
+        bench.book.take_s = 1.0
+        credentials = Credentials(identity(1), Secret("pw"))
+        proof = asyncio.create_task(bench.scheduler.prove(credentials, deadline_s=15))
+        await asyncio.sleep(0.5)
+        await bench.scheduler.hand_over()
+        assert now() == pytest.approx(1.0, abs=0.01)
+        with pytest.raises(TerminalMoved):
+            await proof
+        assert bench.terminal.ops() == []
+
+
+@virtual
 async def test_hand_over_of_an_idle_terminal_is_immediate() -> None:
     async with Bench() as bench:
         await bench.see(1)
@@ -179,8 +196,17 @@ async def test_events_and_sources_that_fail_stop_nothing() -> None:
         def broken(*_: object) -> None:
             raise ZeroDivisionError
 
-        bench.book.looked = broken  # type: ignore[method-assign]
+        bench.book.looked = broken  # type: ignore[method-assign, assignment]
+        bench.book.changed = broken  # type: ignore[method-assign, assignment]
+        bench.book.refused = broken  # type: ignore[method-assign, assignment]
+        bench.terminal.refused.add((identity(3), "pw"))
         with capture_logs() as logs:
+            with pytest.raises(LoginRefused):
+                await bench.see(3)
+            bench.terminal.faults.append(TerminalTimeout("late"))
+            with pytest.raises(TerminalTimeout):
+                await bench.see(1)
+            await asyncio.sleep(1)
             assert (await bench.see(1)).value.identity == identity(1)
             bench.book.rates = {"a1": 1.0, "a2": 1.0}
             bench.book.source_fault = ZeroDivisionError()
@@ -188,7 +214,9 @@ async def test_events_and_sources_that_fail_stop_nothing() -> None:
             bench.book.demand = broken  # type: ignore[method-assign, assignment]
             await asyncio.sleep(60)
             assert (await bench.see(2)).value.identity == identity(2)
-        assert {"look_not_told", "refresh_failed", "demand_unknown"} <= {l["event"] for l in logs}
+        assert {"look_not_told", "refresh_failed", "demand_unknown"} <= {
+            entry["event"] for entry in logs
+        }
 
 
 @virtual

@@ -98,7 +98,7 @@ async def take(bench: Bench, arrival: Arrival) -> Outcome:
 
 
 async def play(bench: Bench, coming: list[Arrival]) -> list[Outcome]:
-    tasks, outcomes = [], []
+    tasks = []
     for arrival in coming:
         await asyncio.sleep(arrival.after_s)
         task = asyncio.create_task(take(bench, arrival))
@@ -106,9 +106,7 @@ async def play(bench: Bench, coming: list[Arrival]) -> list[Outcome]:
             asyncio.get_running_loop().call_later(0.7, task.cancel)
         else:
             tasks.append(task)
-    for task in tasks:
-        outcomes.append(await task)
-    return outcomes
+    return [await task for task in tasks]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

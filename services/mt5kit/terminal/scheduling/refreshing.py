@@ -46,6 +46,7 @@ class Refresher:
         self._serving = serving
         self._rules = rules
         self._clock = clock
+        self._ask_again_at = clock()
 
     def pick(self) -> Pick | Nothing:
         """The look to take now, or when to ask again."""
@@ -82,9 +83,18 @@ class Refresher:
 
     async def _entrant(self, account_id: str) -> Entrant | None:
         here = self._visits.visit.entrant
-        if here is not None and here.account_id == account_id:
+        asking = self._source.entrant
+        if here is None or here.account_id != account_id:
+            return await within(self._rules.fetch_deadline_s, asking(account_id))
+        now = self._clock()
+        if now < self._ask_again_at:
             return here
-        return await within(self._rules.fetch_deadline_s, self._source.entrant(account_id))
+        self._ask_again_at = now + RETRY_S
+        try:
+            return await within(self._rules.fetch_deadline_s, asking(account_id))
+        except Mt5SwarmError:
+            # The account is in: looking at it needs no store.
+            return here
 
     async def _look(self, entrant: Entrant, wanted: Callable[[], bool]) -> None:
         server = entrant.identity.server

@@ -16,6 +16,7 @@ from mt5kit.terminal.chunks import Done
 from mt5kit.terminal.scheduling.agenda import Agenda, Attend
 from mt5kit.terminal.scheduling.parts import Entrant, SchedulerParts
 from mt5kit.terminal.scheduling.refresh import RefreshPlan
+from mt5kit.terminal.scheduling.telling import Telling
 from mt5kit.terminal.scheduling.turns import AnyJob, AnyTurn, Key, Looked, LookTurn, ProofTurn
 from mt5kit.terminal.scheduling.visits import BudgetShort, Visits
 
@@ -46,7 +47,7 @@ class Serving:
         self._agenda = agenda
         self._visits = visits
         self._plan = plan
-        self._events = parts.events
+        self._events = Telling(parts.events)
         self._clock = clock
         self._closing = closing
         self._key: Key | None = None
@@ -73,7 +74,9 @@ class Serving:
         key = self._key = entrant.account_id, entrant.identity
         try:
             looked = await self._visits.look(entrant, spare=spare, wanted=wanted)
-            if looked is not None and self._key == key:
+            if self._key != key:
+                self._visits.visit.entrant = None
+            elif looked is not None:
                 self._tell(entrant, looked)
         except LoginRefused as refused:
             self._agenda.fail(refused, lambda turn: _key_of(turn) == key)
@@ -95,8 +98,11 @@ class Serving:
                 return turn.key == key and turn.satisfied_by(began)
             return action.for_job and _key_of(turn) == key
 
+        def wanted() -> bool:
+            return not self._closing() and self._agenda.entrant(key) is not None
+
         try:
-            await self.look(entrant, spare=False, wanted=lambda: not self._closing())
+            await self.look(entrant, spare=False, wanted=wanted)
         except BudgetShort as short:
             self._hold(key, short)
         except StaleToken as lost:
@@ -126,7 +132,8 @@ class Serving:
             log.exception("proof_failed")
             turn.fail(InternalFault("the proof failed"))
         else:
-            turn.resolve(looked.snapshot, looked.token, looked.began, looked.ended)
+            if looked is not None:
+                turn.resolve(looked.snapshot, looked.token, looked.began, looked.ended)
         finally:
             self._turn = None
             if turn.answer.done():
@@ -142,7 +149,7 @@ class Serving:
             token = self._visits.token()
             chunk = await self._visits.timed(job.step(token))
         except WrongAccount as gone:
-            self._visits.forget()
+            self._visits.gone(job.entrant.identity)
             if job.lost_account:
                 job.fail(gone)
             job.lost_account = True
@@ -175,10 +182,7 @@ class Serving:
     def _tell(self, entrant: Entrant, looked: Looked) -> None:
         account_id, identity = key = entrant.account_id, entrant.identity
         self._plan.looked(account_id, identity.server, looked.ended, logged_in=looked.logged_in)
-        try:
-            self._events.looked(account_id, looked.token, looked.snapshot)
-        except Exception:
-            log.exception("look_not_told")
+        self._events.looked(account_id, looked.token, looked.snapshot)
         self._agenda.answer(key, looked)
 
     def _hold(self, key: Key, short: BudgetShort) -> None:

@@ -20,6 +20,7 @@ from mt5kit.terminal.protocol import AccountTerminal
 from mt5kit.terminal.scheduling.agenda import Visit
 from mt5kit.terminal.scheduling.breaker import Breaker
 from mt5kit.terminal.scheduling.parts import Entrant, SchedulerParts, SchedulerRules
+from mt5kit.terminal.scheduling.telling import Telling
 from mt5kit.terminal.scheduling.turns import Looked, ProofTurn
 
 log = structlog.get_logger(__name__)
@@ -61,8 +62,9 @@ class Visits:
         rules: SchedulerRules,
         clock: Callable[[], float],
     ) -> None:
+        self._events = Telling(parts.events)
         self.visit = Visit()
-        self.breaker = Breaker(parts.events.changed)
+        self.breaker = Breaker(self._events.changed)
         self.switch_s: float | None = None
         self.last_call = clock()
         self.call_began: float | None = None
@@ -96,7 +98,7 @@ class Visits:
             try:
                 return await self._look_here(entrant)
             except WrongAccount:
-                self._gone(entrant.identity)
+                self.gone(entrant.identity)
         credentials = await within(self._rules.fetch_deadline_s, entrant.credentials())
         if credentials.identity != entrant.identity:
             raise WrongAccount("the account has other credentials now", retry_after_s=1)
@@ -107,8 +109,8 @@ class Visits:
             return None
         return await self._log_in(entrant, credentials)
 
-    async def prove(self, turn: ProofTurn) -> Looked:
-        """Try credentials by a login, even where the account is in.
+    async def prove(self, turn: ProofTurn) -> Looked | None:
+        """Try credentials by a login, even where the account is in; None if nobody waits now.
 
         Raises:
             BudgetShort: The broker server has had its logins.
@@ -117,8 +119,10 @@ class Visits:
             TerminalUnavailable: No lease, or no answer.
         """
         await self._take_login(turn.credentials.identity.server, spare=False)
-        turn.begun = self._clock()
+        if turn.answer.done():
+            return None
         token = self.token()
+        turn.begun = self._clock()
         looked = await self._sign_in(token, turn.credentials, turn.login_deadline_s, proof=True)
         self._enter(looked, None)
         self._parts.refusals.proven(looked.snapshot.identity)
@@ -139,10 +143,19 @@ class Visits:
             self.visit = Visit()
             raise
         if self.visit.identity is not None and found != self.visit.identity:
-            self._gone(self.visit.identity)
+            self.gone(self.visit.identity)
 
     def forget(self) -> None:
         """Nobody is known to be in."""
+        self.visit = Visit()
+
+    def gone(self, identity: AccountIdentity) -> None:
+        """Somebody else has logged the account out."""
+        log.warning(
+            "account_gone_from_terminal",
+            terminal=self._terminal.terminal_id,
+            server=identity.server,
+        )
         self.visit = Visit()
 
     async def timed(self, call: Awaitable[T]) -> T:
@@ -182,7 +195,7 @@ class Visits:
             looked = await self._sign_in(token, credentials, self._rules.login_deadline_s)
         except LoginRefused as refused:
             self._parts.refusals.remember(entrant.account_id, credentials, refused)
-            self._parts.events.refused(entrant.account_id, refused)
+            self._events.refused(entrant.account_id, refused)
             raise
         except BrokerTimeout:
             # A broker that is away gets at most half of the terminal's time.
@@ -221,14 +234,6 @@ class Visits:
             self.visit = Visit()
             raise WrongAccount("the terminal answered for another account than the one asked for")
         return looked
-
-    def _gone(self, identity: AccountIdentity) -> None:
-        log.warning(
-            "account_gone_from_terminal",
-            terminal=self._terminal.terminal_id,
-            server=identity.server,
-        )
-        self.visit = Visit()
 
     def _measure(self, seconds: float) -> None:
         before = seconds if self.switch_s is None else self.switch_s

@@ -198,7 +198,7 @@ class Storm:
                 replica.pause()
                 await asyncio.sleep(strike.lasts_s)
                 async with self._redis_free:
-                    with self._cluster.frozen_redis():
+                    with self._cluster.redis.frozen():
                         replica.resume()
                         await asyncio.sleep(BLIND_S)
             case _:
@@ -210,15 +210,15 @@ class Storm:
         cluster = self._cluster
         match strike.kind:
             case "restart":
-                await asyncio.to_thread(cluster.restart_redis)
+                await asyncio.to_thread(cluster.redis.restart)
             case "wipe":
-                await asyncio.to_thread(cluster.wipe_redis)
+                await asyncio.to_thread(cluster.redis.wipe)
             case "kill":
-                await asyncio.to_thread(cluster.kill_redis)
+                await asyncio.to_thread(cluster.redis.kill)
                 await asyncio.sleep(strike.lasts_s)
                 await asyncio.to_thread(cluster.redis.start)
             case _:
-                with cluster.frozen_redis():
+                with cluster.redis.frozen():
                     await asyncio.sleep(strike.lasts_s)
 
 

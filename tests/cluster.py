@@ -13,8 +13,6 @@ import asyncio
 import contextlib
 import hashlib
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +23,6 @@ from typing import Any, TypeVar
 
 import httpx
 import msgspec
-import redis
 from tests.cluster_plan import (
     ADMIN_KEY,
     CLOCK,
@@ -38,10 +35,11 @@ from tests.cluster_plan import (
     account_at,
     scenario_of,
 )
+from tests.redis_server import RedisServer
 from tests.replica import Replica
 
 from local_stack.demo import write_private
-from local_stack.embedded import EmbeddedPostgres, EmbeddedRedis, RoleDsns, apply_schema
+from local_stack.embedded import EmbeddedPostgres, RoleDsns, apply_schema
 from local_stack.simulator import PlacedTerminal, Simulator
 from mt5kit.state.keys import Keys
 from mt5kit.vault import KeyRing
@@ -83,7 +81,7 @@ class Cluster:
         plan: ClusterPlan,
         directory: Path,
         dsns: RoleDsns,
-        redis_server: EmbeddedRedis,
+        redis_server: RedisServer,
         simulator: Simulator,
         accounts: Mapping[str, ClusterAccount],
     ) -> None:
@@ -127,7 +125,7 @@ class Cluster:
 
     def owner_of(self, terminal_id: str) -> str | None:
         """The replica that holds the lease of a terminal, as Redis has it."""
-        owner = self.state.hget(Keys().lease(terminal_id), "owner")
+        owner = self.redis.client.hget(Keys().lease(terminal_id), "owner")
         return owner.decode() if isinstance(owner, bytes) else None
 
     def wait_ready(self) -> None:
@@ -178,37 +176,6 @@ class Cluster:
         positions = answer.raise_for_status().json()["account"]["positions"]
         return frozenset(position["ticket"] for position in positions)
 
-    # -- Redis ----------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> "redis.Redis":
-        """A client of Redis that makes its connection anew when that has been lost."""
-        return self._state
-
-    def restart_redis(self) -> None:
-        """End Redis and start it again; its data is kept."""
-        self.redis.stop()
-        self.redis.start()
-
-    def kill_redis(self) -> None:
-        """Kill -9; `redis.start()` brings it back with what its file has."""
-        os.kill(_pid(self.redis), signal.SIGKILL)
-        self.redis.stop()
-
-    def wipe_redis(self) -> None:
-        """Forget everything: leases, placements, caches."""
-        self.state.flushall()
-
-    @contextlib.contextmanager
-    def frozen_redis(self) -> Iterator[None]:
-        """Redis takes connections and answers nothing while the block lasts."""
-        pid = _pid(self.redis)
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
     # -- terminals and brokers ------------------------------------------------------------------
 
     @cached_property
@@ -251,10 +218,6 @@ class Cluster:
         """What the supervisor says of a terminal."""
         states = self.control.get("/terminals").raise_for_status().json()["terminals"]
         return next(dict(one) for one in states if one["n"] == self.number_of(terminal_id))
-
-    @cached_property
-    def _state(self) -> "redis.Redis":
-        return redis.Redis.from_url(self.redis.url)
 
     def _environment(self, ring: Path) -> dict[str, str]:
         addresses = [terminal.address for terminal in self.terminals.values()]
@@ -308,7 +271,7 @@ def running_cluster(
             # In a thread of its own, so that it may be called with a loop running.
             with ThreadPoolExecutor(1) as thread:
                 dsns = thread.submit(asyncio.run, apply_schema(postgres.dsn())).result()
-        redis_server = stack.enter_context(EmbeddedRedis(directory / "redis"))
+        redis_server = stack.enter_context(RedisServer(directory / "redis"))
         simulator = stack.enter_context(
             Simulator(
                 directory / "simulator",
@@ -319,7 +282,6 @@ def running_cluster(
             )
         )
         cluster = Cluster(plan, directory, dsns, redis_server, simulator, accounts)
-        stack.callback(cluster.state.close)
         stack.callback(cluster.control.close)
         stack.callback(cluster.stop)
         cluster.start()
@@ -344,12 +306,6 @@ def wait_for(condition: Callable[[], T], otherwise: str, patience_s: float = PAT
 def digest(key: str) -> str:
     """What settings keep of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _pid(server: EmbeddedRedis) -> int:
-    if server.pid is None:
-        raise RuntimeError("Redis does not run")
-    return server.pid
 
 
 def _connect(client: httpx.Client, account: ClusterAccount, replicas: Iterator[Replica]) -> None:

@@ -22,6 +22,7 @@ class ClusterPlan:
         replicas: API replicas, `api-1` …
         login_seconds: What a login takes.
         positions: Open positions of each account.
+        positions_of: Of those that have another number of them, by account id.
         environment: Settings of every replica, over those of `Cluster`; JSON where not plain.
     """
 
@@ -30,6 +31,7 @@ class ClusterPlan:
     replicas: int = 2
     login_seconds: float = 0.0
     positions: int = 2
+    positions_of: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -85,7 +87,7 @@ def scenario_of(accounts: Mapping[str, ClusterAccount], plan: ClusterPlan) -> by
                     "volume": 0.01,
                     "opened_at": f"2026-01-05T10:{number // 60:02d}:{number % 60:02d}Z",
                 }
-                for number in range(plan.positions)
+                for number in range(plan.positions_of.get(account.account_id, plan.positions))
             ],
         }
         for account in accounts.values()

@@ -102,20 +102,10 @@ class Connector:
         self._brokers.check(credentials.identity.server)
         self._limiter.admit(str(user_id))
         async with self._one_at_a_time(account_id):
-            had = await self._places.had(account_id)
-            # Even a known account proves new credentials where fewest others wait for it.
-            terminal_id = await (self._places.emptiest() if had else self._places.place(account_id))
-            try:
-                async with self._directory.connecting(user_id, account_id):
-                    taken = await self._proven(terminal_id, credentials)
-                    seen = Seen.of_payload(bytes(taken.payload))
-                    # The account is who the terminal says it is, not what was typed.
-                    proven = Credentials(seen.identity, credentials.password)
-                    await self._directory.save(user_id, account_id, proven)
-            except BaseException:
-                if had is None:
-                    await self._give_up_place(account_id)
-                raise
+            # Before it is placed: another user's account must not lose or take anybody's place.
+            async with self._directory.connecting(user_id, account_id):
+                had = await self._places.had(account_id)
+                taken, seen = await self._kept(user_id, account_id, had, credentials)
             await self._settle(account_id, had, taken)
             kept = Kept(seen, taken.terminal_id, taken.instance_id, "cache", taken.as_of_ms)
             await self._announce(account_id)
@@ -167,6 +157,24 @@ class Connector:
             await self._end(account.account_id, Control.DELETED)
             await self._syncs.cancel_account(account.account_id)
 
+    async def _kept(
+        self, user_id: UUID, account_id: str, had: str | None, credentials: Credentials
+    ) -> tuple[Taken, Seen]:
+        """Prove the credentials and keep them."""
+        # Even a known account proves new credentials where fewest others wait for it.
+        terminal_id = await (self._places.emptiest() if had else self._places.place(account_id))
+        try:
+            taken = await self._proven(terminal_id, credentials)
+            seen = Seen.of_payload(bytes(taken.payload))
+            # The account is who the terminal says it is, not what was typed.
+            proven = Credentials(seen.identity, credentials.password)
+            await self._directory.save(user_id, account_id, proven)
+        except BaseException:
+            if had is None:
+                await self._places.give_up(account_id)
+            raise
+        return taken, seen
+
     async def _proven(self, terminal_id: str, credentials: Credentials) -> Taken:
         identity = credentials.identity
         binding = AccountBinding(uuid4(), identity.login, identity.server)
@@ -213,10 +221,3 @@ class Connector:
         lock = self._locks.setdefault(account_id, asyncio.Lock())
         async with lock:
             yield
-
-    async def _give_up_place(self, account_id: str) -> None:
-        """Forget the place; why the connect failed matters more than that this failed too."""
-        try:
-            await self._places.remove(account_id)
-        except StateUnavailable as away:
-            log.warning("place_not_given_up", error=away.message)

@@ -126,6 +126,10 @@ class Fleet:
             raise TerminalMoved(f"terminal {terminal_id} is not held by this replica")
         return owned
 
+    def credentials_proven(self, account_id: str) -> None:
+        """Forget that the account's credentials were refused: a broker accepts them again."""
+        self._parts.refusals.clear(account_id)
+
     def describe(self) -> dict[str, object]:
         """For `/health/ready`: which terminals are leased here and how they are."""
         return {

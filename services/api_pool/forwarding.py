@@ -9,7 +9,14 @@ import structlog
 
 from api_pool.turns import ProofTurn, Taken, TurnRequest
 from mt5kit import errors
-from mt5kit.errors import Mt5SwarmError, TerminalMoved, TerminalTimeout, TerminalUnavailable
+from mt5kit.errors import (
+    CallerError,
+    Mt5SwarmError,
+    TerminalMoved,
+    TerminalTimeout,
+    TerminalUnavailable,
+    Unavailable,
+)
 from mt5kit.secret import Secret
 from mt5kit.terminal.protocol import LOGIN_DEADLINE_S
 
@@ -42,10 +49,11 @@ class ForwardedError(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, error: Mt5SwarmError) -> "ForwardedError":
         """What is told of an error; of our own faults, no more than that they are."""
-        kind = type(error).__name__
-        if kind not in _KINDS:
+        if not isinstance(error, (CallerError, Unavailable)):
             return cls("InternalFault", "the owner of the terminal failed", {}, None)
-        return cls(kind, error.message, error.details, error.retry_after_s)
+        # A store's own error crosses as what it is to a caller: not now.
+        kind = next(base for base in type(error).__mro__ if base in _KINDS.values())
+        return cls(kind.__name__, error.message, error.details, error.retry_after_s)
 
     def raised(self) -> Mt5SwarmError:
         """The error again."""
@@ -95,7 +103,9 @@ class Forwarder:
         body = msgspec.json.encode(ForwardedTurn(terminal_id, deadline_s, turn))
         bound = structlog.contextvars.get_contextvars()
         headers = {"X-Request-ID": str(bound["request_id"])} if "request_id" in bound else {}
-        timeout = httpx.Timeout(deadline_s + ANSWER_MARGIN_S, connect=CONNECT_TIMEOUT_S)
+        timeout = httpx.Timeout(
+            deadline_s + ANSWER_MARGIN_S, connect=CONNECT_TIMEOUT_S, pool=deadline_s
+        )
         try:
             answer = await self._client.post(
                 url + PATH, content=body, headers=headers, timeout=timeout

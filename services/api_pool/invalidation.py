@@ -37,6 +37,8 @@ class Invalidation:
         """Forget what is no longer true of the account."""
         self._directory.invalidate(account_id)
         if control is Control.CREDENTIALS:
+            # They may be the ones that were refused here, and are good again.
+            self._fleet.credentials_proven(account_id)
             return
         self._looks.drop(account_id)
         error = (

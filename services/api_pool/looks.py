@@ -103,6 +103,7 @@ class Looks:
             known is not None
             and known.terminal_id == terminal_id
             and known.as_of_ms == snapshot.seen_ms
+            and known.seen.identity == snapshot.identity
         ):
             return known
         seen = Seen.of(snapshot.in_utc(self._brokers.clock_of(snapshot.account.server)))
@@ -136,11 +137,16 @@ class Looks:
 
     async def _write(self, account_id: str) -> None:
         """Write the newest look; those that came while the last was written are skipped."""
-        while account_id in self._unwritten:
-            token, kept = self._unwritten[account_id]
-            await self.share(account_id, token, kept)
-            if self._unwritten.get(account_id) == (token, kept):
-                del self._unwritten[account_id]
+        try:
+            while account_id in self._unwritten:
+                token, kept = self._unwritten[account_id]
+                await self.share(account_id, token, kept)
+                if self._unwritten.get(account_id) == (token, kept):
+                    del self._unwritten[account_id]
+        except BaseException:
+            # Left here it would keep every later look from being written.
+            self._unwritten.pop(account_id, None)
+            raise
 
     async def _shared(self, account_id: str) -> Kept | None:
         live, cached = await asyncio.gather(

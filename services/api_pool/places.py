@@ -1,14 +1,19 @@
 """Which terminal serves an account: one record for each account, and who is up to serve."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+import structlog
 
 from api_pool.store_watch import StoreWatch
 from mt5kit.domain.instants import now_ms
 from mt5kit.errors import TerminalUnavailable
 from mt5kit.state.redis import PlacementStore, StateUnavailable, TerminalEntry
+
+log = structlog.get_logger(__name__)
 
 # A terminal that is down for longer loses its accounts to others; a restart takes less.
 DOWN_GRACE_S: Final = 15.0
@@ -21,6 +26,8 @@ SHORTEST_DEFAULT_AGE_S: Final = 60.0
 LONGEST_DEFAULT_AGE_S: Final = 120.0
 # Before the first login is measured: what logins take with a healthy broker.
 ASSUMED_SWITCH_S: Final = 1.5
+# Accounts remembered for when the state store is away: far more than take turns in an hour.
+MOST_KNOWN: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +124,7 @@ class Places:
         self._watch = watch
         self._board = board
         self._idle_ms = round(session_idle_s * 1000)
-        self._known: dict[str, str] = {}
+        self._known: OrderedDict[str, str] = OrderedDict()
 
     async def place(self, account_id: str) -> str:
         """The account's terminal; if it has none, or one that is gone, the emptiest.
@@ -142,7 +149,7 @@ class Places:
             if account_id not in self._known:
                 raise
             return self._known[account_id]
-        self._known[account_id] = terminal_id
+        self._remember(account_id, terminal_id)
         return terminal_id
 
     async def had(self, account_id: str) -> str | None:
@@ -166,10 +173,23 @@ class Places:
         capacity = self._board.room(target).capacity
         moved = await self._store.move(account_id, source, target, capacity=capacity)
         if moved:
-            self._known[account_id] = target
+            self._remember(account_id, target)
         return moved
 
     async def remove(self, account_id: str) -> None:
         """Give up the account's place."""
         self._known.pop(account_id, None)
         await self._store.remove(account_id)
+
+    async def give_up(self, account_id: str) -> None:
+        """The same, where something else matters more than that this fails too."""
+        try:
+            await self.remove(account_id)
+        except StateUnavailable as away:
+            log.warning("place_not_given_up", error=away.message)
+
+    def _remember(self, account_id: str, terminal_id: str) -> None:
+        self._known[account_id] = terminal_id
+        self._known.move_to_end(account_id)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)

@@ -1,5 +1,6 @@
 """What a replica exchanges with the others each second, through the state store."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -120,18 +121,38 @@ class Pulse:
         told = await self._stores.demand.take([*owned])
         size = capacity = 0
         used: dict[str, int] = {}
+        elsewhere: dict[str, int] = {}
+        served: set[str] = set()
         for terminal_id, terminal in owned.items():
             placed = await self._stores.placements.sessions(terminal_id)
             for source in (reads.get(terminal_id, {}), told.get(terminal_id, {})):
                 here = {account: times for account, times in source.items() if account in placed}
                 terminal.demand.add(here)
                 used |= dict.fromkeys(here, now_ms())
+                for account in source.keys() - here.keys():
+                    elsewhere[account] = elsewhere.get(account, 0) + source[account]
             self._gone(terminal, terminal.demand.keep(placed))
+            served |= placed.keys()
             size += len(placed)
             capacity += self._board.room(terminal_id).capacity
+        self._sessions.keep(served)
         await self._stores.placements.touch(used)
+        await self._pass_on(elsewhere)
         self._metrics.pool_size.set(size)
         self._metrics.pool_capacity.set(capacity)
+
+    async def _pass_on(self, reads: Mapping[str, int]) -> None:
+        """Tell the demand of accounts that have moved to where they are now.
+
+        Until a look of the new terminal is answered, their reads are counted for the old one.
+        """
+        if not reads:
+            return
+        places = await self._stores.placements.where_many([*reads])
+        moved: dict[str, dict[str, int]] = {}
+        for account_id, terminal_id in places.items():
+            moved.setdefault(terminal_id, {})[account_id] = reads[account_id]
+        await self._stores.demand.add(moved)
 
     async def _share_limits(self) -> None:
         replicas = max(len(await self._stores.leases.replicas("api")), 1)

@@ -10,7 +10,7 @@ from api_pool.local_turns import LocalTurns
 from api_pool.places import Places
 from api_pool.store_watch import StoreWatch
 from api_pool.turns import Taken, TurnRequest
-from mt5kit.errors import TerminalMoved
+from mt5kit.errors import AccountNotFound, Conflict, TerminalMoved
 from mt5kit.state.redis import Lease, LeaseStore, StateUnavailable
 
 # A hand-over takes tenths of a second. After a crash the lease runs out first, and nobody should
@@ -55,6 +55,8 @@ class TurnRouter:
         Raises:
             ServiceOverloaded: No terminal has room, or the turn would not begin in time.
             LoginRefused: The broker refused the credentials.
+            Conflict: The account was disconnected meanwhile.
+            AccountNotFound: It was deleted meanwhile.
             BrokerTimeout: The broker did not answer in time.
             TerminalUnavailable: The terminal has no owner, or did not answer.
         """
@@ -66,6 +68,10 @@ class TurnRouter:
             except TerminalMoved:
                 if time.monotonic() > patient_until:
                     raise
+            except (Conflict, AccountNotFound):
+                # Disconnected or deleted while this read was under way, which has placed it again.
+                await self._places.give_up(account_id)
+                raise
             await asyncio.sleep(STEP_S)
 
     async def on_terminal(self, terminal_id: str, turn: TurnRequest, deadline_s: float) -> Taken:

@@ -1,7 +1,7 @@
 """Stored accounts as the owner of a terminal needs them: to log them in, to tell how it went."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import Final
 
 import structlog
@@ -45,9 +45,14 @@ class SessionAccounts:
 
         async def credentials() -> Credentials:
             stored = await self._store.credentials(account_id)
-            if stored.state in _ENDED:
+            if stored.state is AccountState.LOGIN_FAILED:
+                raise LoginRefused(
+                    "the broker refused this account's credentials; connect it with new ones",
+                    details={"state": stored.state},
+                )
+            if stored.state is AccountState.DISCONNECTED:
                 raise Conflict(
-                    "the account is not to be logged in any more", details={"state": stored.state}
+                    "the account is disconnected; connect it again", details={"state": stored.state}
                 )
             return self._opened(account_id, stored, identity)
 
@@ -66,6 +71,8 @@ class SessionAccounts:
         if stored.state in _ENDED:
             return None
         identity = stored.login.identity
+        # What others have recorded meanwhile, so that a look which differs is news.
+        self._states[account_id] = stored.state
 
         async def credentials() -> Credentials:
             return self._opened(account_id, stored, identity)
@@ -87,6 +94,12 @@ class SessionAccounts:
     def rows(self) -> tuple[int, ...]:
         """The row ids of the accounts that were logged in here and are still served here."""
         return tuple(sorted(self._rows.values()))
+
+    def keep(self, accounts: Collection[str]) -> None:
+        """Forget every account that is not among those served here now."""
+        known = self._rows.keys() | self._states.keys() | self._tried.keys()
+        for account_id in known.difference(accounts):
+            self.forget(account_id)
 
     def forget(self, account_id: str) -> None:
         """The account is not served here any more."""
@@ -111,13 +124,18 @@ class SessionAccounts:
         return Credentials(identity, password)
 
     def _record(self, account_id: str, state: AccountState, error: AccountError | None) -> None:
-        work = self._until_recorded(account_id, state, error)
+        # Of this moment: by the time it is written, other credentials may have come.
+        ciphertext = self._tried.get(account_id)
+        work = self._until_recorded(account_id, state, error, ciphertext)
         self._background.spawn(f"state-{account_id}", work)
 
     async def _until_recorded(
-        self, account_id: str, state: AccountState, error: AccountError | None
+        self,
+        account_id: str,
+        state: AccountState,
+        error: AccountError | None,
+        ciphertext: bytes | None,
     ) -> None:
-        ciphertext = self._tried.get(account_id)
         for _ in range(RECORD_TRIES):
             try:
                 await self._write(account_id, state, error, ciphertext)

@@ -22,6 +22,7 @@ from mt5kit.domain.trades import Deal, Order
 from mt5kit.errors import (
     AccountNotFound,
     Conflict,
+    InternalFault,
     Mt5SwarmError,
     ServiceOverloaded,
     StaleToken,
@@ -118,10 +119,21 @@ class SyncRunner:
             log.info("sync_left", sync_id=job.sync_id, error=gone.message)
             return
         except Mt5SwarmError as failure:
-            finished = msgspec.structs.replace(job, error=SyncError(failure.code, failure.message))
+            finished = _failed(job, failure)
+            if isinstance(failure, AccountNotFound):
+                # `_placed` may have given it the place that it is not to have.
+                await parts.places.remove(job.account_id)
+        except Exception:
+            # Begun anew it would most likely end so again, every second.
+            log.exception("sync_stumbled", sync_id=job.sync_id)
+            finished = _failed(job, InternalFault("the job failed"))
         finally:
             self._running.discard(job.sync_id)
         await parts.store.finish(finished, parts.fleet.instance_id)
+
+
+def _failed(job: SyncJob, why: Mt5SwarmError) -> SyncJob:
+    return msgspec.structs.replace(job, error=SyncError(why.code, why.message))
 
 
 class _Sync:

@@ -14,18 +14,16 @@ from statistics import median
 from typing import Any
 
 import httpx
-import msgspec
 import psutil
 import uvloop
-from tests.cluster import Cluster, wait_for
-from tests.cluster_plan import CONTROL_KEY, SERVER, ClusterAccount, ClusterPlan, account_at
-from tests.cluster_plan import scenario_of as plain_scenario_of
+from tests.cluster import ClusterPlan, running_cluster, wait_for
 from tests.load.closed_loop import Target, read_for
 from tests.load.figures import Table
 from tests.load.warm_stacks import ACCOUNT, HOST, KEY, STACKS, USER
+from tests.redis_server import RedisServer
 from tests.replica import free_port
 
-from local_stack.embedded import EmbeddedPostgres, EmbeddedRedis, apply_schema
+from local_stack.embedded import EmbeddedPostgres, apply_schema
 from local_stack.simulator import LOGIN_SECONDS, Simulator
 
 ROUNDS = 7
@@ -33,7 +31,7 @@ ROUND_S, WARM_UP_S = 1.0, 0.5
 LINES = 32
 # Logs go to memory where there is a place for it: waiting for a busy disk would be measured with
 # whichever server happens to write.
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 - a fresh directory of our own is made in it
 FEW, MANY = 2, 100
 TITLES = {
     "empty": "empty FastAPI route",
@@ -77,9 +75,9 @@ def measure() -> Table:
         f"{LINES} connections that ask again as soon as they are answered, {ROUNDS} rounds of"
         f" {ROUND_S:.0f} s for each server by turns; medians. Every stack is a uvicorn of its own;"
         " the whole replica has Redis, PostgreSQL, a terminal with a login of"
-        f" {LOGIN_SECONDS} s and two accounts that it keeps refreshing. All log to memory. A layer's"
-        " cost is the median over the rounds of what its stack takes of the server's processor"
-        " more than the stack above it in this table.",
+        f" {LOGIN_SECONDS} s and two accounts that it keeps refreshing. All log to memory. What a"
+        " layer costs is the median over the rounds of what its stack takes of the server's"
+        " processor more than the stack above it in this table.",
         ("", "answers/s", "of the empty route", "µs of the server", "the layer, µs"),
         _rows(measured),
         _verdict(measured),
@@ -168,10 +166,16 @@ def _answers(url: str, headers: Mapping[str, str]) -> bool:
 @contextmanager
 def _replica(directory: Path) -> Iterator[dict[str, Target]]:
     """A replica with an account of few positions and one of many, each looked at once."""
-    few, many = account_at(0), account_at(1)
-    plan = ClusterPlan(terminals=1, accounts=2, replicas=1, login_seconds=LOGIN_SECONDS)
-    with _running(plan, {one.account_id: one for one in (few, many)}, directory) as cluster:
+    plan = ClusterPlan(
+        terminals=1,
+        accounts=2,
+        replicas=1,
+        login_seconds=LOGIN_SECONDS,
+        positions_of={"account-1": FEW, "account-2": MANY},
+    )
+    with running_cluster(plan, directory) as cluster:
         cluster.connect_all()
+        few, many = cluster.accounts["account-1"], cluster.accounts["account-2"]
         [replica] = cluster.replicas.values()
         assert replica.pid is not None
         targets = {}
@@ -195,41 +199,3 @@ def _warm(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
         return body if answer.is_success and body["meta"]["source"] == "cache" else None
 
     return wait_for(cached, f"{url} is not warm") or {}
-
-
-@contextmanager
-def _running(
-    plan: ClusterPlan, accounts: Mapping[str, ClusterAccount], directory: Path
-) -> Iterator[Cluster]:
-    with ExitStack() as stack:
-        postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres", durable=False))
-        redis = stack.enter_context(EmbeddedRedis(directory / "redis"))
-        simulator = Simulator(
-            directory / "simulator",
-            scenario_of(plan, accounts),
-            CONTROL_KEY,
-            names=[("t-1", "api")],
-            login_seconds=plan.login_seconds,
-        )
-        stack.enter_context(simulator)
-        dsns = asyncio.run(apply_schema(postgres.dsn()))
-        cluster = Cluster(plan, directory, dsns, redis, simulator, accounts)
-        stack.callback(cluster.state.close)
-        stack.callback(cluster.stop)
-        cluster.start()
-        cluster.wait_leased()
-        yield cluster
-
-
-def scenario_of(plan: ClusterPlan, accounts: Mapping[str, ClusterAccount]) -> bytes:
-    """The first account has few positions, the second many, and money for them."""
-    scenario: dict[str, Any] = msgspec.json.decode(plain_scenario_of(accounts, plan))
-    for person, positions in zip(scenario["accounts"], (FEW, MANY), strict=True):
-        [first, *_] = person["positions"]
-        person["balance"] = 1_000_000
-        person["positions"] = [
-            first | {"opened_at": f"2026-01-05T10:{number // 60:02d}:{number % 60:02d}Z"}
-            for number in range(positions)
-        ]
-    assert all(person["server"] == SERVER for person in scenario["accounts"])
-    return msgspec.json.encode(scenario)

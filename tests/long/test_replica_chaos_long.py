@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.chaos import weather_a_storm
 
-ROUNDS = 20
+ROUNDS = 12
 
 
 @pytest.mark.long

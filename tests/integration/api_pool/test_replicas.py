@@ -201,7 +201,7 @@ async def test_a_lost_lease_refuses_at_once(cluster: Cluster) -> None:
     seen = await asyncio.to_thread(evidence, terminal)
     assert seen.tokens, "the thief's own look"
     assert not seen.stale
-    cluster.state.delete(Keys().lease(terminal_id))
+    cluster.redis.client.delete(Keys().lease(terminal_id))
     await asyncio.to_thread(cluster.wait_leased)
     await asyncio.to_thread(until_all_read, cluster, owner)
 
@@ -209,12 +209,12 @@ async def test_a_lost_lease_refuses_at_once(cluster: Cluster) -> None:
 async def steal(cluster: Cluster, terminal_id: str) -> None:
     """Take a terminal from its owner as another replica would: in Redis, then in the terminal."""
     keys = Keys()
-    last = cluster.state.get(keys.fence(terminal_id))
+    last = cluster.redis.client.get(keys.fence(terminal_id))
     assert isinstance(last, bytes)
     token = int(last) + 1
-    cluster.state.set(keys.fence(terminal_id), token)
-    cluster.state.hset(keys.lease(terminal_id), mapping={"owner": "thief", "token": token})
-    cluster.state.persist(keys.lease(terminal_id))
+    cluster.redis.client.set(keys.fence(terminal_id), token)
+    cluster.redis.client.hset(keys.lease(terminal_id), mapping={"owner": "thief", "token": token})
+    cluster.redis.client.persist(keys.lease(terminal_id))
     link = TerminalLink(
         cluster.terminals[terminal_id].address,
         AddressGuard(["127.0.0.0/8"]),

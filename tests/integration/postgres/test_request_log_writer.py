@@ -65,10 +65,10 @@ async def test_neither_lost_answers_nor_bad_rows_lose_or_double_an_entry(
 ) -> None:
     registry = CollectorRegistry()
     writer = RequestLogWriter(
-        SilentStore(worker_store), RequestLogMetrics(registry), batch=7, interval_s=0.001
+        SilentStore(worker_store), RequestLogMetrics(registry), batch=10, interval_s=0.001
     )
     writer.start()
-    names = [f"{number:02d}" for number in range(30)]
+    names = [f"{number:02d}" for number in range(20)]
     for name in names:
         writer.add(entry("bad\x00" if name == "17" else name))
     await writer.aclose()

@@ -304,6 +304,7 @@ async def test_a_failure_is_of_those_who_asked_for_the_call() -> None:
         # A failed call says nothing of who is in; asking again mends it, without a login.
         assert (await bench.see(1)).value.identity == identity(1)
         assert len(bench.terminal.passwords_tried) == 1
+        assert bench.scheduler.switch_s == pytest.approx(1.5)
 
 
 @virtual

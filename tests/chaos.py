@@ -257,6 +257,7 @@ def weather_a_storm(directory: Path, rounds: int, dsns: RoleDsns | None = None) 
 def _assert_weathered(verdict: Verdict, testimonies: Sequence[Testimony]) -> None:
     _say(
         f"answers {dict(verdict.codes)}, sources {dict(verdict.by_source)}",
+        *(f"{count} {sentence}" for sentence, count in verdict.sentences.most_common()),
         *(f"{each.calls} calls under {len(each.tokens)} tokens" for each in testimonies),
     )
     assert not verdict.wrong, "\n".join(verdict.wrong[:20])

@@ -27,11 +27,13 @@ class Verdict:
         codes: How often each answer came.
         wrong: Each breach of a promise, as a sentence.
         by_source: Where the good answers came from.
+        sentences: How often each failure was told, with what it said.
     """
 
     codes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     by_source: Counter[str] = field(default_factory=Counter)
+    sentences: Counter[str] = field(default_factory=Counter)
 
 
 class Judge:
@@ -69,6 +71,7 @@ class Judge:
             self.verdict.by_source[answer.body["meta"]["source"]] += 1
             problems = self.content_problems(answer) + _of_age(answer, age)
         else:
+            self.verdict.sentences[f"{answer.code} {answer.body.get('error')}"] += 1
             problems = _of_failure(answer)
         where = f"{answer.account.account_id} through {answer.replica}"
         self.verdict.wrong += [f"{where}: {problem}" for problem in problems]

@@ -20,11 +20,9 @@ from tests.cluster import ClusterPlan, running_cluster, wait_for
 from tests.load.closed_loop import Target, read_for
 from tests.load.figures import Table
 from tests.load.warm_stacks import ACCOUNT, HOST, KEY, STACKS, USER
-from tests.redis_server import RedisServer
 from tests.replica import free_port
 
-from local_stack.embedded import EmbeddedPostgres, apply_schema
-from local_stack.simulator import LOGIN_SECONDS, Simulator
+from local_stack.simulator import LOGIN_SECONDS
 
 ROUNDS = 7
 ROUND_S, WARM_UP_S = 1.0, 0.5

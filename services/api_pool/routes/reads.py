@@ -4,6 +4,7 @@
 goes on to FastAPI's routes below, which judge it, refuse it in detail and document it all.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -27,6 +28,9 @@ from api_pool.routes.requests import (
     note_named,
 )
 from mt5kit.telemetry.http import mark_turn_of
+
+# It follows from the switch times of every terminal, which change from minute to minute.
+DEFAULT_AGE_S: Final = 1.0
 
 router = APIRouter(prefix="/api/mt5", tags=["reads"])
 by_header = APIRouter(prefix="/api/mt5", tags=["reads by X-Account-ID"])
@@ -95,6 +99,8 @@ class OrdinaryReads(BaseRoute):
 
     def __init__(self) -> None:
         self._requests = OrdinaryRequests()
+        self._default_age_ms = 0
+        self._default_until = float("-inf")
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match an ordinary read; everything else is somebody else's."""
@@ -109,10 +115,17 @@ class OrdinaryReads(BaseRoute):
         context = context_in(scope)
         note_named(scope, asked.user, asked.account_id)
         account = AskedAccount(context, asked.user, asked.account_id)
-        age = context.default_max_age_ms if asked.max_age_ms is None else asked.max_age_ms
+        age = self._default_age(context) if asked.max_age_ms is None else asked.max_age_ms
         read = await _look(scope, context, account, age)
         response = _ANSWERS[asked.part](read, asked.symbol)
         await response(scope, receive, send)
+
+    def _default_age(self, context: ProcessContext) -> int:
+        now = time.monotonic()
+        if now >= self._default_until:
+            self._default_age_ms = context.default_max_age_ms
+            self._default_until = now + DEFAULT_AGE_S
+        return self._default_age_ms
 
 
 def install_reads(app: FastAPI) -> None:

@@ -13,7 +13,7 @@ from tests.unit.terminal.scheduling_bench import Bench, SwitchingTerminal, now, 
 from mt5kit.errors import ServiceOverloaded
 from mt5kit.terminal.scheduling import refresh as refresh_module
 from mt5kit.terminal.scheduling.parts import SchedulerRules
-from mt5kit.terminal.scheduling.refresh import Nothing, Pick, Present, RefreshPlan, home_of
+from mt5kit.terminal.scheduling.refresh import Nothing, Pick, Present, RefreshPlan, home_of, stay_s
 
 SWITCH_S = 1.5
 # Some ten periods of the least read account, after all have been seen.
@@ -159,27 +159,33 @@ async def test_an_account_alone_costs_one_login() -> None:
 @virtual
 async def test_refreshes_leave_the_budget_its_reserve_and_wait() -> None:
     async with Bench() as bench:
+        bench.book.rates = zipf(5)
+        for rank in range(1, 6):
+            bench.entrant(rank)
+        await asyncio.sleep(20)
+        spares = [spare for _, spare in bench.book.granted]
+        assert len(spares) >= 5
+        assert all(spares)
         asked: list[float] = []
+        until = now() + 60
 
         def wait_s(_server: str, spare: bool) -> float:
             if not spare:
                 return 0.0
             asked.append(now())
-            return 0.0 if now() >= 60 else 60 - now()
+            return min(10.0, max(until - now(), 0.0))
 
         bench.book.wait_s = wait_s
-        bench.book.rates = zipf(5)
-        for rank in range(1, 6):
-            bench.entrant(rank)
-        await asyncio.sleep(30)
-        assert bench.terminal.ops("login") == []
-        # One question a server, and not one an account, once servers are known.
-        await bench.see(1)
-        await asyncio.sleep(60 - now() - 1)
-        assert bench.terminal.ops("login") == [("login", 1)]
-        assert len(asked) <= 10
-        await asyncio.sleep(10)
-        assert len(bench.terminal.ops("login")) >= 5
+        await asyncio.sleep(2)
+        logins = len(bench.terminal.ops("login"))
+        await bench.see(6)
+        assert len(bench.terminal.ops("login")) == logins + 1
+        await asyncio.sleep(until - now() - 1)
+        assert len(bench.terminal.ops("login")) == logins + 1
+        # One question a server and wait, and not one an account.
+        assert len(asked) <= 8
+        await asyncio.sleep(20)
+        assert len(bench.terminal.ops("login")) >= logins + 5
 
 
 @virtual
@@ -283,6 +289,11 @@ def test_accounts_that_left_leave_no_records() -> None:
     assert len(plan._looked) < 100
     plan.forget("a999")
     assert "a999" not in plan._looked
+
+
+def test_the_stay_at_home_is_that_of_the_optimum() -> None:
+    assert stay_s({"a": 3.0, "b": 1.0}, "a", 1.5) == pytest.approx(6.0)
+    assert stay_s({"a": 1.0}, "a", 1.5) == math.inf
 
 
 def test_only_one_that_outweighs_all_others_has_its_home_here() -> None:

@@ -97,7 +97,7 @@ class SchedulerRules:
     # Less than a login: an account that is read without pause delays the others by a fraction
     # of what the switch itself costs them.
     patience_s: float = 1.0
-    # A fifteenth of a switch and back at most is risked for sparing both.
+    # A thirtieth of a switch and back is risked for sparing both.
     linger_s: float = 0.1
     # An account is not logged in for a refresh more often; brokers count logins.
     min_period_s: float = 5.0

@@ -118,7 +118,7 @@ class RefreshPlan:
         here = present.account_id
         home = home_of(weights)
         if home is not None and home == here:
-            leave_at = present.since + self._stay_s(weights, home, present.cost_s)
+            leave_at = present.since + stay_s(weights, home, present.cost_s)
             if now < leave_at:
                 return None, leave_at
         elif home is not None and now >= self._due_at(home, self._logged_in, present.cost_s):
@@ -135,13 +135,6 @@ class RefreshPlan:
             if due <= now and index > best_index:
                 best, best_index = account_id, index
         return best, due_at
-
-    def _stay_s(self, weights: Mapping[str, float], home: str, cost_s: float) -> float:
-        others = sum(weights.values()) - weights[home]
-        if others <= 0:
-            return math.inf
-        best = 2 * cost_s * (weights[home] / others - 1)
-        return max(best, self._rules.min_period_s - 2 * cost_s)
 
     def _due_at(self, account_id: str, since: Mapping[str, float], cost_s: float) -> float:
         """When a login may begin: it ends in a look, and looks are `min_period_s` apart."""
@@ -165,3 +158,9 @@ def home_of(weights: Mapping[str, float]) -> str | None:
     hottest = max(weights, key=lambda account_id: weights[account_id])
     others = sum(weights.values()) - weights[hottest]
     return hottest if weights[hottest] > others else None
+
+
+def stay_s(weights: Mapping[str, float], home: str, switch_s: float) -> float:
+    """How long to stay at home between two visits of others."""
+    others = sum(weights.values()) - weights[home]
+    return math.inf if others <= 0 else 2 * switch_s * (weights[home] / others - 1)

@@ -1,0 +1,177 @@
+"""Turns and errors cross the wire between replicas and are the same on the other side."""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+import httpx
+import msgspec
+import pytest
+import structlog
+
+from api_pool.forwarding import (
+    ANSWER_MARGIN_S,
+    KEY_HEADER,
+    PATH,
+    ForwardedAnswer,
+    ForwardedError,
+    ForwardedTurn,
+    Forwarder,
+)
+from api_pool.turns import HistoryTurn, LookTurn, ProofTurn, Taken, TurnRequest
+from mt5kit import errors
+from mt5kit.domain.accounts import AccountIdentity, AccountState
+from mt5kit.domain.history import HistoryQuery
+from mt5kit.errors import (
+    BrokerTimeout,
+    CallerError,
+    InternalFault,
+    Mt5SwarmError,
+    TerminalMoved,
+    TerminalTimeout,
+    TerminalUnavailable,
+    Unavailable,
+)
+from mt5kit.secret import Secret
+from mt5kit.state.postgres import DatabaseUnavailable
+from mt5kit.state.redis import StateUnavailable
+from mt5kit.vault import AccountBinding, KeyMissing, KeyRing, Vault
+
+URL = "http://api-2:8000"
+IDENTITY = AccountIdentity(7, "S")
+LOOK = LookTurn("alpha", IDENTITY, 5)
+QUERY = HistoryQuery(1, 2, "EURUSD", (3, 4), 100)
+BINDING = AccountBinding(uuid4(), 7, "S")
+PASSWORD = "a-password-of-somebody"
+PROOF = ProofTurn(BINDING, Vault(KeyRing.generate()).seal(Secret(PASSWORD), BINDING))
+TAKEN = Taken("t-1", "api-2", 11, 12, 1.5, 2.5, msgspec.Raw(b'{"a":1}'))
+TOLD = tuple(
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, (CallerError, Unavailable))
+)
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def answered(told: ForwardedAnswer) -> httpx.Response:
+    return httpx.Response(200, content=msgspec.json.encode(told))
+
+
+async def forwarded(answer: Answer, turn: TurnRequest = LOOK, deadline_s: float = 3) -> Taken:
+    forwarder = Forwarder(Secret("the-internal-key"), httpx.MockTransport(answer))
+    try:
+        return await forwarder.take(URL, "t-1", turn, deadline_s)
+    finally:
+        await forwarder.aclose()
+
+
+async def over_the_wire(error: Mt5SwarmError) -> Mt5SwarmError:
+    told = ForwardedAnswer(error=ForwardedError.of(error))
+    with pytest.raises(Mt5SwarmError) as caught:
+        await forwarded(lambda _: answered(told))
+    return caught.value
+
+
+@pytest.mark.parametrize("turn", [LOOK, HistoryTurn("alpha", IDENTITY, "deals", QUERY), PROOF])
+async def test_a_turn_arrives_as_it_was_asked(turn: TurnRequest) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return answered(ForwardedAnswer(taken=TAKEN))
+
+    with structlog.contextvars.bound_contextvars(request_id="of-the-caller"):
+        assert await forwarded(answer, turn) == TAKEN
+    (request,) = asked
+    assert str(request.url) == URL + PATH
+    assert request.headers[KEY_HEADER] == "the-internal-key"
+    assert request.headers["X-Request-ID"] == "of-the-caller"
+    arrived = msgspec.json.decode(request.content, type=ForwardedTurn)
+    assert arrived == ForwardedTurn("t-1", 3, turn)
+    assert PASSWORD.encode() not in request.content
+    timeout = request.extensions["timeout"]
+    assert timeout["read"] == 3 + ANSWER_MARGIN_S
+    assert timeout["pool"] == 3, "waiting for a connection is waiting for the turn"
+
+
+@pytest.mark.parametrize("kind", TOLD)
+async def test_every_error_is_itself_on_the_other_side(kind: type[Mt5SwarmError]) -> None:
+    details = {"mt5_code": -6, "state": AccountState.LOGIN_FAILED, "servers": ["a"]}
+    back = await over_the_wire(kind("why", details=details, retry_after_s=2.5))
+    assert type(back) is kind
+    assert (back.message, back.details, back.retry_after_s) == ("why", details, 2.5)
+    assert (await over_the_wire(kind("why"))).retry_after_s == kind.default_retry_after_s
+
+
+@pytest.mark.parametrize("kind", [DatabaseUnavailable, StateUnavailable])
+async def test_a_store_that_is_away_there_is_not_now_here(kind: type[Unavailable]) -> None:
+    back = await over_the_wire(kind("why", retry_after_s=2.5))
+    assert isinstance(back, Unavailable)
+    assert (back.code, back.status, back.retry_after_s) == (kind.code, kind.status, 2.5)
+
+
+@pytest.mark.parametrize("kind", [InternalFault, KeyMissing])
+async def test_of_faults_nothing_is_told_but_that_they_are(kind: type[Mt5SwarmError]) -> None:
+    back = await over_the_wire(kind("key 17 is missing", details={"key": 17}))
+    assert type(back) is InternalFault
+    assert (back.message, back.details) == ("the owner of the terminal failed", {})
+
+
+async def test_an_error_of_a_newer_replica_is_a_fault() -> None:
+    told = ForwardedAnswer(error=ForwardedError("FutureError", "why", {}, None))
+    with pytest.raises(InternalFault):
+        await forwarded(lambda _: answered(told))
+
+
+@pytest.mark.parametrize(
+    ("failure", "of_a_look", "of_a_proof"),
+    [
+        (httpx.ConnectError, TerminalMoved, TerminalMoved),
+        (httpx.ConnectTimeout, TerminalMoved, TerminalMoved),
+        (httpx.PoolTimeout, TerminalMoved, TerminalMoved),
+        (httpx.ReadTimeout, TerminalTimeout, TerminalTimeout),
+        (httpx.WriteTimeout, TerminalTimeout, TerminalTimeout),
+        (httpx.ReadError, TerminalMoved, TerminalTimeout),
+        (httpx.WriteError, TerminalMoved, TerminalTimeout),
+        (httpx.RemoteProtocolError, TerminalMoved, TerminalTimeout),
+    ],
+)
+async def test_a_proof_that_may_have_begun_is_never_moved(
+    failure: type[httpx.HTTPError],
+    of_a_look: type[Mt5SwarmError],
+    of_a_proof: type[Mt5SwarmError],
+) -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        raise failure("lost")
+
+    for turn, expected in ((LOOK, of_a_look), (PROOF, of_a_proof)):
+        with pytest.raises(Mt5SwarmError) as caught:
+            await forwarded(answer, turn)
+        assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (503, TerminalMoved),
+        (429, TerminalMoved),
+        (401, TerminalUnavailable),
+        (307, TerminalUnavailable),
+        (500, TerminalUnavailable),
+    ],
+)
+async def test_an_owner_that_refuses_us_has_begun_nothing(
+    status: int, expected: type[Mt5SwarmError]
+) -> None:
+    with pytest.raises(Mt5SwarmError) as caught:
+        await forwarded(lambda _: httpx.Response(status, headers={"Location": "/elsewhere"}))
+    assert type(caught.value) is expected
+
+
+async def test_an_answer_that_says_nothing_is_no_answer() -> None:
+    with pytest.raises(TerminalUnavailable):
+        await forwarded(lambda _: answered(ForwardedAnswer()))
+
+
+async def test_an_error_keeps_its_wait_for_the_broker() -> None:
+    assert (await over_the_wire(BrokerTimeout("slow", retry_after_s=17))).retry_after_s == 17

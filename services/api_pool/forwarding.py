@@ -12,6 +12,7 @@ from mt5kit import errors
 from mt5kit.errors import (
     CallerError,
     Mt5SwarmError,
+    ServiceOverloaded,
     TerminalMoved,
     TerminalTimeout,
     TerminalUnavailable,
@@ -25,7 +26,9 @@ KEY_HEADER: Final = "X-Internal-Key"
 CONNECT_TIMEOUT_S: Final = 1.0
 # The owner gives a turn up before we give the owner up: a login and a look, and telling of it.
 ANSWER_MARGIN_S: Final = LOGIN_DEADLINE_S + 10.0
-MOST_CONNECTIONS: Final = 100
+# As many as two terminals let wait; whoever finds them all taken would not get a turn in time.
+MOST_CONNECTIONS: Final = 400
+POOL_TIMEOUT_S: Final = 0.5
 # A pooled connection that idles for longer may be one its owner is just closing.
 KEEPALIVE_S: Final = 3.0
 
@@ -99,18 +102,23 @@ class Forwarder:
             TerminalMoved: It cannot be reached or does not hold the terminal, so nothing was
                 begun; or it ended during a read, which may be asked for again.
             TerminalTimeout: It did not answer in time, or ended while credentials were tried.
+            ServiceOverloaded: Too many turns are on their way already.
         """
         body = msgspec.json.encode(ForwardedTurn(terminal_id, deadline_s, turn))
         bound = structlog.contextvars.get_contextvars()
         headers = {"X-Request-ID": str(bound["request_id"])} if "request_id" in bound else {}
         timeout = httpx.Timeout(
-            deadline_s + ANSWER_MARGIN_S, connect=CONNECT_TIMEOUT_S, pool=deadline_s
+            deadline_s + ANSWER_MARGIN_S, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S
         )
         try:
             answer = await self._client.post(
                 url + PATH, content=body, headers=headers, timeout=timeout
             )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as unreached:
+        except httpx.PoolTimeout as crowded:
+            raise ServiceOverloaded(
+                "too many wait for other replicas' terminals", retry_after_s=deadline_s
+            ) from crowded
+        except (httpx.ConnectError, httpx.ConnectTimeout) as unreached:
             raise TerminalMoved("the terminal's owner cannot be reached") from unreached
         except httpx.TimeoutException as late:
             raise TerminalTimeout("the terminal's owner did not answer") from late

@@ -19,8 +19,8 @@ log = structlog.get_logger(__name__)
 DOWN_GRACE_S: Final = 15.0
 # An entry that nobody has renewed for so long is of a terminal without an owner.
 STALE_S: Final = 15.0
-# At 2 x cycle a read at the default age waits for no turn even when a refresh comes late.
-CYCLES_IN_DEFAULT_AGE: Final = 2
+# An account that is read like the others is refreshed once a cycle; half a cycle is for being late.
+CYCLES_IN_DEFAULT_AGE: Final = 1.5
 SHORTEST_DEFAULT_AGE_S: Final = 60.0
 # Beyond this a terminal takes fewer sessions rather than let their age grow on.
 LONGEST_DEFAULT_AGE_S: Final = 120.0
@@ -41,8 +41,9 @@ class Room:
     def at(cls, switch_s: float, most: int) -> "Room":
         """Sessions of one terminal and the default age at a switch time.
 
-        A cycle through n sessions takes n x switch; the default age is two cycles, at least 60 s
-        and at most 120 s, and a terminal takes no more sessions than two cycles fit into that.
+        A cycle through n sessions takes n x switch; the default age is a cycle and a half, at
+        least 60 s and at most 120 s, and a terminal takes no more sessions than that leaves room
+        for.
         """
         fit = int(LONGEST_DEFAULT_AGE_S / (CYCLES_IN_DEFAULT_AGE * max(switch_s, 0.001)))
         capacity = max(1, min(most, fit))

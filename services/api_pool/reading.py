@@ -9,6 +9,7 @@ import msgspec
 from api_pool.answers import Meta, age
 from api_pool.demand import ReadCounter
 from api_pool.directory import AccountDirectory, KnownAccount
+from api_pool.flights import Flights
 from api_pool.history_pages import HistoryPages
 from api_pool.looks import Looks
 from api_pool.memory import Kept
@@ -80,6 +81,7 @@ class Reader:
         self._counter = counter
         self._metrics = metrics
         self._deadline_s = turn_deadline_s
+        self._flights = Flights(self._take)
 
     async def look(
         self, account: KnownAccount, max_age_ms: int, on_wait: Callable[[], None]
@@ -143,14 +145,13 @@ class Reader:
             return kept
         on_wait()
         turn = HistoryTurn(account.account_id, account.identity, kind, query)
-        taken = await self._taken(account, turn)
+        taken = await self._recorded(account, self._take(turn))
         self._pages.keep(account, kind, query, taken)
         return bytes(taken.payload), turn_meta(account.account_id, taken)
 
     async def _turn(self, account: KnownAccount, max_age_ms: int) -> Read:
-        taken = await self._taken(
-            account, LookTurn(account.account_id, account.identity, max_age_ms)
-        )
+        turn = LookTurn(account.account_id, account.identity, max_age_ms)
+        taken = await self._recorded(account, self._flights.look(turn))
         seen = Seen.of_payload(bytes(taken.payload))
         kept = Kept(seen, taken.terminal_id, taken.instance_id, "cache", taken.as_of_ms)
         self._looks.heard(account.account_id, kept)
@@ -161,9 +162,8 @@ class Reader:
         self._metrics.age.observe(meta.age_ms / 1000)
         return Read(seen, meta)
 
-    async def _taken(self, account: KnownAccount, turn: LookTurn | HistoryTurn) -> Taken:
-        taking = self._router.of_account(account.account_id, turn, self._deadline_s)
-        return await self._recorded(account, taking)
+    def _take(self, turn: LookTurn | HistoryTurn) -> Awaitable[Taken]:
+        return self._router.of_account(turn.account_id, turn, self._deadline_s)
 
     def _answered(self, account: KnownAccount, kept: Kept) -> Read:
         if kept.source == "cache":

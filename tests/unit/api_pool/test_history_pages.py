@@ -49,6 +49,7 @@ class Cache:
 
 def account(login: int = 7) -> KnownAccount:
     row = AccountRow(
+        id=1,
         uuid=uuid4(),
         user_id=uuid4(),
         account_id="alpha",
@@ -56,8 +57,9 @@ def account(login: int = 7) -> KnownAccount:
         state=AccountState.CONNECTED,
         state_since_ms=0,
         last_error=None,
+        is_active=True,
         last_login_ms=None,
-        created_at_ms=0,
+        last_poll_ms=None,
     )
     return KnownAccount(row)
 

@@ -106,6 +106,10 @@ class Bench:
         kept = await self.looks.kept("a", max_age_ms)
         return None if kept is None else f"{kept.source} of {kept.terminal_id}"
 
+    def heard(self, age_ms: int, terminal_id: str = "t-1") -> None:
+        seen = Seen.of(look(age_ms))
+        self.looks.heard("a", Kept(seen, terminal_id, "api-2", "cache", now_ms() - age_ms))
+
     def looked(self, age_ms: int, token: int = 1, login: int = 7) -> None:
         self.looks.looked("a", "t-1", token, look(age_ms, login))
 
@@ -158,7 +162,7 @@ async def test_the_freshest_that_is_young_enough_answers(
     expected: str | None,
 ) -> None:
     if memory is not None:
-        bench.looked(memory)
+        bench.heard(memory)
     if live is not None:
         bench.streamed(live)
     if cached is not None:
@@ -195,7 +199,7 @@ async def test_while_the_state_store_is_away_memory_answers(bench: Bench) -> Non
 
 
 async def test_what_others_have_forgotten_is_not_answered_from_memory(bench: Bench) -> None:
-    bench.looks.heard("a", Kept(Seen.of(look(10)), "t-2", "api-2", "cache", now_ms() - 10))
+    bench.heard(10, "t-2")
     assert await bench.source(60_000) == "cache of t-2"
     bench.clock.now += CHECK_S + 0.1
     assert await bench.source(60_000) is None
@@ -259,4 +263,3 @@ async def test_a_look_is_never_taken_for_another_account_of_the_same_instant(ben
     bench.looks.looked("a", "t-1", 1, first)
     other = snapshot(login=8, seen_ms=first.seen_ms)
     assert bench.looks.of("a", "t-1", other).seen.identity.login == 8
-    assert bench.looks.of("a", "t-1", first) is not None

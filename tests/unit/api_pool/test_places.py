@@ -40,10 +40,10 @@ def entry(**changes: Any) -> TerminalEntry:
         (0.0, 20, 60),
         (0.2, 20, 60),
         (1.5, 20, 60),
-        (2.0, 20, 80),
-        (3.0, 20, 120),
-        (6.0, 10, 120),
-        (59.0, 1, 118),
+        (3.0, 20, 90),
+        (4.0, 20, 120),
+        (6.0, 13, 117),
+        (60.0, 1, 90),
         (600.0, 1, 120),
     ],
 )
@@ -59,13 +59,13 @@ def test_our_terminals_are_as_they_are_and_theirs_as_told() -> None:
     ours = {"t-1": entry(owner="api-1", up=False, since_ms=now_ms())}
     board.attach(lambda: ours)
     board.told({"t-1": entry(), "t-2": entry(switch_ms=6000), "t-3": entry(up=False)})
-    assert board.up() == {"t-2": 10}
+    assert board.up() == {"t-2": 13}
     assert sorted(board.bearable()) == ["t-1", "t-2"]
     ours["t-1"] = entry(owner="api-1", switch_ms=None)
-    assert board.up() == {"t-1": 20, "t-2": 10}
-    assert board.room("t-2").capacity == 10
+    assert board.up() == {"t-1": 20, "t-2": 13}
+    assert board.room("t-2").capacity == 13
     assert board.room("t-9") == Room(20, 60)
-    assert board.default_age_ms == 120_000
+    assert board.default_age_ms == 117_000
 
 
 def test_a_terminal_down_for_long_keeps_no_accounts() -> None:

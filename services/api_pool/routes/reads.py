@@ -95,9 +95,13 @@ class OrdinaryReads(BaseRoute):
 
     A route of its own at the head of the router: it matches only what `OrdinaryRequests` can
     read whole, and answers as the functions above do.
+
+    Args:
+        clock: Monotonic seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._requests = OrdinaryRequests()
         self._default_age_ms = 0
         self._default_until = float("-inf")
@@ -121,7 +125,7 @@ class OrdinaryReads(BaseRoute):
         await response(scope, receive, send)
 
     def _default_age(self, context: ProcessContext) -> int:
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._default_until:
             self._default_age_ms = context.default_max_age_ms
             self._default_until = now + DEFAULT_AGE_S

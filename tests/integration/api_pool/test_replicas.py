@@ -143,6 +143,7 @@ def test_after_a_crash_the_other_replica_serves_everything(cluster: Cluster) -> 
     crashed, survivor = cluster.replicas.values()
     crashed.kill()
     until_all_read(cluster, survivor)
+    cluster.wait_leased()
     owners = {cluster.owner_of(terminal_id) for terminal_id in cluster.terminals}
     assert owners == {survivor.name}
 

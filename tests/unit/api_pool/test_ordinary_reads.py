@@ -254,3 +254,15 @@ def test_every_read_stays_documented(both: list[tuple[Asked, Client]]) -> None:
     assert short == long
     named = {one["name"] for one in short["paths"]["/api/mt5/positions"]["get"]["parameters"]}
     assert named == {"x-user-id", "x-account-id", "max_age_ms", "fresh", "symbol"}
+
+
+def test_the_default_age_is_that_of_the_last_second() -> None:
+    now = 100.0
+    route = reads.OrdinaryReads(lambda: now)
+    context: Any = context_of(Asked())
+    assert route._default_age(context) == DEFAULT_MS
+    type(context).default_max_age_ms = 7000
+    now += reads.DEFAULT_AGE_S / 2
+    assert route._default_age(context) == DEFAULT_MS
+    now += reads.DEFAULT_AGE_S
+    assert route._default_age(context) == 7000

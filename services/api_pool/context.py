@@ -185,7 +185,9 @@ class _Wiring:
         self.control = ControlChannel(self.redis, self.names)
         self.pages = HistoryPages(HistoryCache(self.redis, self.names), self.background, self.watch)
         self.syncs = SyncStore(self.redis, self.names)
-        self.board = Board(settings.mt5_connection_pool_size)
+        self.board = Board(
+            (one.terminal_id for one in settings.api_terminals), settings.mt5_connection_pool_size
+        )
         self.places = Places(self.placements, self.board, settings.session_idle_s, self.watch)
         self.counter = ReadCounter()
         self.sessions = SessionAccounts(self.worker, vault, self.background)

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,13 +55,18 @@ class Board:
     """The terminals of the role: ours as they are now, the others as their owners last told.
 
     Args:
+        terminals: All that are configured.
         most: Sessions of a terminal, at most.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, terminals: Iterable[str], most: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._terminals = tuple(terminals)
         self._most = most
         self._clock = clock
+        self._since = clock()
         self._theirs: dict[str, tuple[TerminalEntry, float]] = {}
         self._ours: Callable[[], Mapping[str, TerminalEntry]] = dict
 
@@ -82,11 +87,18 @@ class Board:
         return {one: self._room(entry).capacity for one, entry in self._known().items() if entry.up}
 
     def bearable(self) -> list[str]:
-        """The terminals that keep the accounts they have: up, or down since a moment ago."""
+        """The terminals that keep the accounts they have: up, or down since a moment ago.
+
+        When this replica has just started, those of which it has not heard yet do so, too: they
+        may be another's that starts just now.
+        """
+        known = self._known()
         until_ms = now_ms() - DOWN_GRACE_S * 1000
-        return [
-            one for one, entry in self._known().items() if entry.up or entry.since_ms > until_ms
-        ]
+        bearable = [one for one, entry in known.items() if entry.up or entry.since_ms > until_ms]
+        if self._clock() - self._since < DOWN_GRACE_S:
+            heard = known.keys() | self._theirs.keys()
+            bearable += [one for one in self._terminals if one not in heard]
+        return bearable
 
     def room(self, terminal_id: str) -> Room:
         """What a terminal has room for."""
@@ -136,10 +148,10 @@ class Places:
             StateUnavailable: The state store is away, and we never knew.
         """
         up, keep = self._board.up(), self._board.bearable()
-        if not keep:
-            if account_id in self._known:
-                return self._known[account_id]
-            raise TerminalUnavailable("no terminal is up yet", retry_after_s=1)
+        if not keep and account_id in self._known:
+            return self._known[account_id]
+        if not up:
+            return await self._kept(account_id, keep)
         try:
             terminal_id = await self._watch.asked(
                 lambda: self._store.place(
@@ -153,9 +165,16 @@ class Places:
         self._remember(account_id, terminal_id)
         return terminal_id
 
+    async def _kept(self, account_id: str, keep: list[str]) -> str:
+        """Where the account is, while no terminal takes another."""
+        terminal_id = self._known.get(account_id) or await self.had(account_id)
+        if terminal_id is None or terminal_id not in keep:
+            raise TerminalUnavailable("no terminal is up yet", retry_after_s=1)
+        return terminal_id
+
     async def had(self, account_id: str) -> str | None:
         """The account's terminal, without placing it."""
-        return await self._store.where(account_id)
+        return await self._watch.asked(lambda: self._store.where(account_id))
 
     async def emptiest(self) -> str:
         """The terminal with the fewest accounts: where unproven credentials harm fewest.

@@ -67,7 +67,7 @@ class Replica:
         self.instance_id = name
         self.owned = {one: Owned(one) for one in terminals}
         self.down: set[str] = set()
-        self.board = Board(4)
+        self.board = Board((), 4)
         self.board.attach(self.entries)
         self.placements = PlacementStore(redis, KEYS)
         self.counter, self.sessions = ReadCounter(), Sessions()

@@ -39,7 +39,7 @@ def sql(dsn: str, statement: str) -> list[Any]:
 @pytest.fixture(autouse=True)
 def empty(api: Any, postgres: RoleDsns) -> None:
     sql(postgres.owner, "DELETE FROM accounts")
-    for pattern in ("mt5:placements*", "mt5:sessions*", "mt5:snapshot*"):
+    for pattern in ("mt5:placements*", "mt5:used*", "mt5:snapshot*"):
         for key in api.redis.scan_iter(pattern):
             api.redis.delete(key)
 
@@ -181,7 +181,9 @@ def test_a_sync_job_reads_everything_and_is_its_users_alone(api: Any) -> None:
     done = api.get(path).json()
     assert (done["account_id"], done["progress"], done["error"]) == ("six", 100, None)
     deals = api.get(
-        "/api/mt5/account/six/history/deals", limit=1000, **{"from": "2020-01-01", "to": "2030-01-01"}
+        "/api/mt5/account/six/history/deals",
+        limit=1000,
+        **{"from": "2020-01-01", "to": "2030-01-01"},
     ).json()["deals"]
     assert done["deals"] == len(deals) > 0
     assert done["orders"] > 0

@@ -83,7 +83,7 @@ class Replica:
         self.store = SyncStore(redis, KEYS)
         self.cache = HistoryCache(redis, KEYS)
         self.placements = PlacementStore(redis, KEYS)
-        board = Board(capacity)
+        board = Board((), capacity)
         board.attach(
             lambda: {terminal_id: TerminalEntry(name, up=True, since_ms=0, switch_ms=1, waiting=0)}
         )
@@ -223,9 +223,7 @@ async def test_a_job_at_work_keeps_its_claim(redis: Redis, replica: Replica) -> 
 
 
 @pytest.mark.parametrize("gone", [TerminalMoved("handed over"), StateUnavailable("away")])
-async def test_a_job_whose_terminal_goes_is_begun_again(
-    replica: Replica, gone: Exception
-) -> None:
+async def test_a_job_whose_terminal_goes_is_begun_again(replica: Replica, gone: Exception) -> None:
     async def moved() -> None:
         replica.scheduler.work_ends = None
         raise gone

@@ -55,7 +55,7 @@ def test_slower_switches_leave_room_for_fewer_and_older(
 
 def test_our_terminals_are_as_they_are_and_theirs_as_told() -> None:
     clock = Clock()
-    board = Board(20, clock)
+    board = Board((), 20, clock)
     ours = {"t-1": entry(owner="api-1", up=False, since_ms=now_ms())}
     board.attach(lambda: ours)
     board.told({"t-1": entry(), "t-2": entry(switch_ms=6000), "t-3": entry(up=False)})
@@ -69,7 +69,7 @@ def test_our_terminals_are_as_they_are_and_theirs_as_told() -> None:
 
 
 def test_a_terminal_down_for_long_keeps_no_accounts() -> None:
-    board = Board(20)
+    board = Board((), 20)
     edge_ms = now_ms() - round(DOWN_GRACE_S * 1000)
     down = {
         "short": entry(up=False, since_ms=edge_ms + 5000),
@@ -82,7 +82,7 @@ def test_a_terminal_down_for_long_keeps_no_accounts() -> None:
 
 def test_what_nobody_renews_is_forgotten() -> None:
     clock = Clock()
-    board = Board(20, clock)
+    board = Board((), 20, clock)
     board.told({"t-1": entry(at_ms=1), "t-2": entry(at_ms=1)})
     clock.now += STALE_S - 1
     board.told({"t-1": entry(at_ms=2), "t-2": entry(at_ms=1)})
@@ -102,6 +102,7 @@ class Store:
         self.asked = 0
         self.removed: list[str] = []
         self.terminal = "t-1"
+        self.places: dict[str, str] = {}
         self.sessions: Mapping[str, int] = {}
 
     def _answer(self) -> None:
@@ -112,6 +113,10 @@ class Store:
     async def place(self, _account_id: str, _candidates: Sequence[str], **_rules: object) -> str:
         self._answer()
         return self.terminal
+
+    async def where(self, account_id: str) -> str | None:
+        self._answer()
+        return self.places.get(account_id)
 
     async def counts(self, terminals: Sequence[str]) -> Mapping[str, int]:
         self._answer()
@@ -128,7 +133,7 @@ class Store:
 
 
 def made(store: Store, *up: str, clock: Clock | None = None) -> Places:
-    board = Board(20)
+    board = Board((), 20)
     board.attach(lambda: {one: entry() for one in up})
     watch = StoreWatch(clock or time.monotonic)
     return Places(cast("PlacementStore", store), board, 300, watch)
@@ -162,7 +167,7 @@ async def test_a_place_given_up_is_not_remembered_even_if_the_store_is_away() ->
 
 async def test_without_a_terminal_nobody_is_placed_but_who_was_stays() -> None:
     store = Store()
-    board = Board(20)
+    board = Board((), 20)
     ours = {"t-1": entry()}
     board.attach(lambda: ours)
     places = Places(cast("PlacementStore", store), board, 300, StoreWatch())
@@ -173,6 +178,19 @@ async def test_without_a_terminal_nobody_is_placed_but_who_was_stays() -> None:
         await places.place("beta")
     with pytest.raises(TerminalUnavailable):
         await places.emptiest()
+
+
+async def test_a_replica_that_starts_leaves_accounts_where_they_are() -> None:
+    clock = Clock()
+    store, board = Store(), Board(("t-1", "t-2"), 20, clock)
+    ours = {"t-1": entry(up=False)}
+    board.attach(lambda: ours)
+    places = Places(cast("PlacementStore", store), board, 300, StoreWatch())
+    store.places = {"alpha": "t-2"}
+    # Of t-2 nobody has told it yet: its owner may be starting, too.
+    assert await places.place("alpha") == "t-2"
+    clock.now += 16
+    assert "t-2" not in board.bearable()
 
 
 async def test_unproven_credentials_go_where_fewest_are() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -23,27 +24,16 @@ router = APIRouter(prefix="/api/mt5/account/{account_id}/history", tags=["histor
 DEFAULT_HISTORY_AGE_MS = 300_000
 
 
+@dataclass(frozen=True, slots=True)
 class Page:
-    """The query parameters of a page of history; instants in UTC epoch milliseconds."""
+    """Which page of history is asked for; instants in UTC epoch milliseconds, None where open."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - FastAPI reads the query's parameters here
-        self,
-        symbol: SymbolFilter,
-        from_: Annotated[str | None, Query(alias="from", max_length=64)] = None,
-        to: Annotated[str | None, Query(max_length=64)] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = FIRST_PAGE,
-        cursor: Annotated[str | None, Query(max_length=128)] = None,
-        max_age_ms: Annotated[int, Query(ge=0, le=LONGEST_AGE_MS)] = DEFAULT_HISTORY_AGE_MS,
-        fresh: Annotated[bool, Query()] = False,
-    ) -> None:
-        self.start_ms = _instant("from", from_) if from_ else None
-        self.end_ms = _instant("to", to) if to else None
-        if self.start_ms is not None and self.end_ms is not None and self.start_ms > self.end_ms:
-            raise InvalidParameters("from lies after to")
-        self.symbol = symbol or ""
-        self.limit = limit
-        self.before = decode_cursor(cursor) if cursor else None
-        self.max_age_ms = 0 if fresh else max_age_ms
+    start_ms: int | None
+    end_ms: int | None
+    symbol: str
+    before: Cursor | None
+    limit: int
+    max_age_ms: int
 
     def query(self, brokers: Brokers, server: str) -> HistoryQuery:
         """The same as terminals are asked."""
@@ -52,7 +42,29 @@ class Page:
         )
 
 
-PageQuery = Annotated[Page, Depends()]
+async def page_of(  # noqa: PLR0913, PLR0917 - the parameters of the query
+    symbol: SymbolFilter,
+    from_: Annotated[str | None, Query(alias="from", max_length=64)] = None,
+    to: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = FIRST_PAGE,
+    cursor: Annotated[str | None, Query(max_length=128)] = None,
+    max_age_ms: Annotated[int, Query(ge=0, le=LONGEST_AGE_MS)] = DEFAULT_HISTORY_AGE_MS,
+    fresh: Annotated[bool, Query()] = False,
+) -> Page:
+    """The page that a request's query names.
+
+    Raises:
+        InvalidParameters: An instant or the cursor is malformed, or the span is empty.
+    """
+    start_ms = _instant("from", from_) if from_ else None
+    end_ms = _instant("to", to) if to else None
+    if start_ms is not None and end_ms is not None and start_ms > end_ms:
+        raise InvalidParameters("from lies after to")
+    before = decode_cursor(cursor) if cursor else None
+    return Page(start_ms, end_ms, symbol or "", before, limit, 0 if fresh else max_age_ms)
+
+
+PageQuery = Annotated[Page, Depends(page_of)]
 
 
 @router.get("/deals")

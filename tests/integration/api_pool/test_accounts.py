@@ -24,7 +24,7 @@ def empty(api: Any, postgres: RoleDsns) -> None:
         runner.run(wipe())
     for key in api.redis.scan_iter("mt5:placements*"):
         api.redis.delete(key)
-    for pattern in ("mt5:sessions*", "mt5:snapshot*", "mt5:occupant*", "mt5:stream_of*"):
+    for pattern in ("mt5:used*", "mt5:snapshot*", "mt5:occupant*", "mt5:stream_of*"):
         for key in api.redis.scan_iter(pattern):
             api.redis.delete(key)
 
@@ -75,7 +75,7 @@ def test_a_wrong_password_is_refused_and_nothing_is_stored(api: Any, postgres: R
     assert "Authorization failed" in body["details"]["mt5_text"]
     assert "wrong" not in answer.text
     assert rows(postgres, "SELECT * FROM accounts") == []
-    assert not list(api.redis.scan_iter("mt5:sessions*"))
+    assert not list(api.redis.scan_iter("mt5:used*"))
     assert api.get("/api/mt5/account/alpha").status_code == 404
 
 
@@ -145,7 +145,7 @@ def test_disconnect_ends_the_session_and_keeps_the_credentials(
     assert api.get("/api/mt5/account/alpha").json()["account"]["state"] == "disconnected"
     assert api.post("/api/ws/assign", {"account_id": "alpha"}).status_code == 409
     assert rows(postgres, "SELECT encrypted_password FROM accounts")[0][0]
-    assert not list(api.redis.scan_iter("mt5:sessions*"))
+    assert not list(api.redis.scan_iter("mt5:used*"))
     assert api.connect("alpha", 1001).status_code == 200
 
 

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from mt5kit.state.redis import Keys, LeaseStore, StateUnavailable
+from mt5kit.state.redis import Keys, LeaseStore, Role, StateUnavailable
 
 
 @pytest.fixture
@@ -146,7 +146,8 @@ async def test_a_release_is_announced_to_the_role(store: LeaseStore) -> None:
     try:
         async with asyncio.timeout(10):
             await stands.wait()
-            for owner, role in (("quiet", None), ("other", "stream"), ("a", "api")):
+            told: dict[str, Role | None] = {"quiet": None, "other": "stream", "a": "api"}
+            for owner, role in told.items():
                 lease = await store.acquire("T1", owner)
                 assert lease is not None
                 assert await store.release(lease, role)

@@ -211,7 +211,8 @@ async def test_terminals_nobody_speaks_of_leave_the_board(
 ) -> None:
     entry = TerminalEntry("a", True, 1, None, 0)
     await board.publish({"T1": entry, "T2": entry})
-    stored: bytes = await redis.execute_command("HGET", keys.board("api"), "T1")
+    [stored] = await redis.hmget(keys.board("api"), ["T1"])
+    assert isinstance(stored, bytes)
     at_ms, _, rest = stored.partition(b" ")
     await redis.hset(keys.board("api"), "T1", b"%d %s" % (int(at_ms) - 61_000, rest))
     assert set(await board.read()) == {"T2"}

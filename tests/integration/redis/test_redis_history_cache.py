@@ -79,7 +79,7 @@ async def test_a_page_is_not_kept_alive_by_others(
 ) -> None:
     await cache.put("1", token, "deals", b"old", page())
     [name] = await redis.hkeys(keys.pages("1"))
-    await redis.execute_command("ZINCRBY", keys.page_order("1"), -600_001, name)
+    await redis.zincrby(keys.page_order("1"), -600_001, name)
     assert await cache.get("1", "deals", b"old") is None
     await cache.put("1", token, "deals", b"new", page())
     assert name not in await redis.hkeys(keys.pages("1"))

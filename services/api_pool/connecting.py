@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from api_pool.answers import ConnectAnswer
+from api_pool.background import Background
 from api_pool.directory import AccountDirectory, KnownAccount
 from api_pool.limits import RateLimiter
 from api_pool.looks import Looks
@@ -20,8 +21,8 @@ from api_pool.routing import TurnRouter
 from api_pool.seen import Seen
 from api_pool.turns import ProofTurn, Taken
 from mt5kit.domain.brokers import Brokers
-from mt5kit.errors import TerminalMoved
-from mt5kit.state.postgres import AuditEntry
+from mt5kit.errors import AccountNotFound, TerminalMoved
+from mt5kit.state.postgres import AuditEntry, DatabaseUnavailable
 from mt5kit.state.redis import (
     Control,
     ControlChannel,
@@ -37,6 +38,9 @@ log = structlog.get_logger(__name__)
 # A terminal that has just changed hands: the emptiest one is sought anew.
 PROOF_TRIES: Final = 3
 PROOF_PAUSE_S: Final = 0.3
+# A state store that is away for longer has lost what there was to erase, or an operator looks.
+ERASE_AGAIN_S: Final = 2.0
+ERASE_TRIES: Final = 300
 
 
 class Connector:
@@ -52,6 +56,7 @@ class Connector:
         control: Tells the other replicas and whoever streams the account.
         brokers: The servers we know.
         vault: Seals credentials for their way to a terminal.
+        background: Erases what is left of a deletion.
         limiter: Connects per user.
         turn_deadline_s: How long a connect may wait for its turn.
     """
@@ -68,6 +73,7 @@ class Connector:
         control: ControlChannel,
         brokers: Brokers,
         vault: Vault,
+        background: Background,
         limiter: RateLimiter,
         turn_deadline_s: float,
     ) -> None:
@@ -80,6 +86,7 @@ class Connector:
         self._control = control
         self._brokers = brokers
         self._vault = vault
+        self._background = background
         self._limiter = limiter
         self._deadline_s = turn_deadline_s
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -139,7 +146,8 @@ class Connector:
 
         Raises:
             AccountNotFound: It was deleted meanwhile.
-            StateUnavailable: The state store is away; the credentials are erased all the same.
+            StateUnavailable: The state store is away; the credentials are erased all the same,
+                and the rest is when it is back.
         """
         entry = AuditEntry(
             actor=actor,
@@ -154,8 +162,12 @@ class Connector:
         )
         async with self._one_at_a_time(account.account_id):
             await self._directory.delete(account, entry)
-            await self._end(account.account_id, Control.DELETED)
-            await self._syncs.cancel_account(account.account_id)
+            try:
+                await self._erase(account.account_id)
+            except StateUnavailable:
+                # Asked for once more the account would not be found, and its streams would go on.
+                self._background.spawn(f"erase-{account.account_id}", self._until_erased(account))
+                raise
 
     async def _kept(
         self, user_id: UUID, account_id: str, had: str | None, credentials: Credentials
@@ -208,6 +220,28 @@ class Connector:
             await self._control.publish(account_id, Control.CREDENTIALS)
         except StateUnavailable as away:
             log.warning("credentials_not_announced", error=away.message)
+
+    async def _erase(self, account_id: str) -> None:
+        await self._end(account_id, Control.DELETED)
+        await self._syncs.cancel_account(account_id)
+
+    async def _until_erased(self, account: KnownAccount) -> None:
+        account_id = account.account_id
+        for _ in range(ERASE_TRIES):
+            await asyncio.sleep(ERASE_AGAIN_S)
+            async with self._one_at_a_time(account_id):
+                try:
+                    await self._directory.find_now(account.row.user_id, account_id)
+                except AccountNotFound:
+                    with suppress(StateUnavailable):
+                        await self._erase(account_id)
+                        return
+                except DatabaseUnavailable:
+                    continue
+                else:
+                    # Connected anew meanwhile.
+                    return
+        log.error("account_not_erased", account_id=account_id)
 
     async def _end(self, account_id: str, why: Control) -> None:
         self._looks.drop(account_id)

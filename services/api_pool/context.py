@@ -362,6 +362,7 @@ class _Wiring:
             control=self.control,
             brokers=self.brokers,
             vault=self.vault,
+            background=self.background,
             limiter=RateLimiter("user's connects", per_second, burst_s=SECONDS_A_MINUTE),
             turn_deadline_s=self.settings.turn_deadline_s,
         )

@@ -1,5 +1,6 @@
 """What a connect leaves behind, and what it tries how often."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 from tests.unit.api_pool.looks_made import snapshot
 
 from api_pool import connecting as connecting_module
+from api_pool.background import Background
 from api_pool.connecting import PROOF_TRIES, Connector
+from api_pool.directory import KnownAccount
 from api_pool.limits import RateLimiter
 from api_pool.turns import ProofTurn, Taken
-from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.brokers import Brokers
 from mt5kit.errors import (
     AccountNotFound,
@@ -26,10 +29,12 @@ from mt5kit.errors import (
     TerminalTimeout,
 )
 from mt5kit.secret import Secret
+from mt5kit.state.postgres import AccountRow, AuditEntry
 from mt5kit.state.redis import Control, StateUnavailable
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.vault import KeyRing, Vault
 
+ERASED = [("removed", "alpha"), ("published", "deleted"), ("cancelled", "alpha")]
 CREDENTIALS = Credentials(AccountIdentity(1, "S"), Secret("typed"))
 
 
@@ -45,7 +50,9 @@ class World:
         self.failures: list[Mt5SwarmError] = []
         self.proofs: list[tuple[str, ProofTurn]] = []
         self.saved: list[Credentials] = []
+        self.exists = True
         self.vault = Vault(KeyRing.generate())
+        self.background = Background()
         parts: dict[str, Any] = dict.fromkeys(
             ("directory", "router", "places", "looks", "pages", "syncs", "control"), self
         )
@@ -53,6 +60,7 @@ class World:
             **parts,
             brokers=Brokers({}, "UTC"),
             vault=self.vault,
+            background=self.background,
             limiter=RateLimiter("user's connects", 5, burst_s=1),
             turn_deadline_s=5,
         )
@@ -67,6 +75,25 @@ class World:
         except BaseException:
             self.told.append(("put back", ""))
             raise
+
+    async def find_now(self, _user: UUID, account_id: str) -> KnownAccount:
+        self.told.append(("sought", account_id))
+        if not self.exists:
+            raise AccountNotFound("none")
+        return known(account_id)
+
+    async def delete(self, account: KnownAccount, audit: AuditEntry) -> None:
+        self.exists = False
+        self.told.append(("deleted", f"{audit.action} of {account.account_id} by {audit.actor}"))
+
+    async def remove(self, account_id: str) -> None:
+        self._stored()
+        self.told.append(("removed", account_id))
+
+    async def cancel_account(self, account_id: str) -> bool:
+        self._stored()
+        self.told.append(("cancelled", account_id))
+        return True
 
     async def save(self, _user: UUID, _account_id: str, proven: Credentials) -> None:
         self.saved.append(proven)
@@ -101,8 +128,10 @@ class World:
     async def forget(self, _account_id: str) -> None:
         self._stored()
 
-    async def drop(self, _account_id: str) -> None:
-        self._stored()
+    def drop(self, account_id: str) -> "asyncio.Future[None]":
+        """Both what looks forget at once, and what pages forget in the state store."""
+        self.told.append(("dropped", account_id))
+        return _done()
 
     async def publish(self, _account_id: str, control: Control) -> int:
         self.told.append(("published", control.value))
@@ -119,9 +148,37 @@ class World:
             raise StateUnavailable("away")
 
 
+def _done() -> "asyncio.Future[None]":
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
+def known(account_id: str) -> KnownAccount:
+    row = AccountRow(
+        id=1,
+        uuid=uuid4(),
+        user_id=uuid4(),
+        account_id=account_id,
+        identity=AccountIdentity(7, "S"),
+        state=AccountState.CONNECTED,
+        state_since_ms=0,
+        last_error=None,
+        is_active=True,
+        last_login_ms=None,
+        last_poll_ms=None,
+    )
+    return KnownAccount(row)
+
+
+def erased(world: World) -> list[tuple[str, str]]:
+    return [told for told in world.told if told in ERASED]
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(connecting_module, "PROOF_PAUSE_S", 0)
+    monkeypatch.setattr(connecting_module, "ERASE_AGAIN_S", 0)
     return World()
 
 
@@ -140,6 +197,7 @@ async def test_what_logged_in_is_kept_under_the_identity_that_the_terminal_said(
     assert world.told == [
         ("connecting", ""),
         ("placed", "t-1"),
+        ("dropped", "alpha"),
         ("published", "credentials"),
         ("heard", ""),
         ("shared", "3"),
@@ -221,3 +279,32 @@ async def test_a_user_connects_so_often_and_others_do_not_mind(world: World) -> 
     assert limited.value.retry_after_s
     assert len(world.proofs) == 5
     await world.connector.connect(uuid4(), "alpha", CREDENTIALS)
+
+
+async def test_a_deletion_ends_everything(world: World) -> None:
+    await world.connector.delete(known("alpha"), "edge", "request")
+    assert world.told[0] == ("deleted", "account.delete of alpha by edge")
+    assert erased(world) == ERASED
+
+
+async def test_a_deletion_is_completed_when_the_state_store_is_back(world: World) -> None:
+    world.away = True
+    with pytest.raises(StateUnavailable):
+        await world.connector.delete(known("alpha"), "edge", "request")
+    async with asyncio.timeout(5):
+        while world.told.count(("sought", "alpha")) < 3:
+            await asyncio.sleep(0)
+    assert not world.exists
+    assert erased(world) == []
+    world.away = False
+    await world.background.aclose()
+    assert erased(world) == ERASED
+
+
+async def test_an_account_that_is_connected_anew_is_not_erased_late(world: World) -> None:
+    world.away = True
+    with pytest.raises(StateUnavailable):
+        await world.connector.delete(known("alpha"), "edge", "request")
+    world.exists, world.away = True, False
+    await world.background.aclose()
+    assert erased(world) == []

@@ -209,7 +209,10 @@ async def test_looks_that_come_while_one_is_written_are_written_once(bench: Benc
     bench.cache.gate.clear()
     for token in range(1, 6):
         bench.looked(100 - token, token)
-        await until(lambda: bench.cache.puts)
+        for _ in range(3):
+            # Whatever was begun gets as far as it can.
+            await asyncio.sleep(0)
+    assert [token for token, _ in bench.cache.puts] == [1]
     bench.cache.gate.set()
     await until(lambda: len(bench.cache.puts) == 2)
     await bench.background.aclose()

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 # The least that callers are told to wait.
 LEAST_RETRY_S: Final = 0.1
+# A login takes a second or two. Who runs out of time sooner came too late; later, it is the
+# terminal that is late.
+SLOW_CALL_S: Final = 5.0
 
 
 class TerminalScheduler:
@@ -217,8 +220,12 @@ class TerminalScheduler:
                 answer.exception()
 
     def _late(self, turn: AnyTurn) -> Mt5SwarmError:
-        if isinstance(turn, LookTurn) and self._loop.serving.serves(turn):
-            return TerminalTimeout("the call took longer than asked for", retry_after_s=1)
+        began = self._visits.call_began
+        slow = began is not None and self._clock() - began >= SLOW_CALL_S
+        if slow and isinstance(turn, LookTurn) and self._loop.serving.serves(turn):
+            return TerminalTimeout(
+                f"terminal {self.terminal_id} did not answer in time", retry_after_s=1
+            )
         return self._overloaded()
 
     def _overloaded(self) -> ServiceOverloaded:

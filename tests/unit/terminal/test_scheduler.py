@@ -260,7 +260,7 @@ async def test_a_deadline_ends_the_waiting() -> None:
         await first
         bench.terminal.switch_s = 11.0
         with pytest.raises(TerminalTimeout):
-            await bench.see(4, deadline_s=6.0)
+            await bench.see(4, deadline_s=8.0)
         assert bench.scheduler.up
 
 

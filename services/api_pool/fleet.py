@@ -169,6 +169,7 @@ class Fleet:
         owned = self._owned.get(terminal_id)
         if owned is not None:
             await owned.scheduler.hand_over()
+            await self._parts.sessions.recorded()
 
     def lost(self, terminal_id: str) -> None:
         """Lay down a terminal: whoever asks for it from now on is refused."""

@@ -153,6 +153,9 @@ class Reader:
         turn = LookTurn(account.account_id, account.identity, max_age_ms)
         taken = await self._recorded(account, self._flights.look(turn))
         seen = Seen.of_payload(bytes(taken.payload))
+        if seen.identity != account.identity:
+            # The owner has seen to it; no fault of it may show an account to another's user.
+            raise WrongAccount("the look is of another account", retry_after_s=1)
         kept = Kept(seen, taken.terminal_id, taken.instance_id, "cache", taken.as_of_ms)
         self._looks.heard(account.account_id, kept)
         self._counter.count(taken.terminal_id, account.account_id)

@@ -1,8 +1,8 @@
 """Stored accounts as the owner of a terminal needs them: to log them in, to tell how it went."""
 
 import asyncio
-from collections.abc import Awaitable, Collection
-from typing import Final
+from collections.abc import Awaitable, Collection, Coroutine
+from typing import Any, Final
 
 import structlog
 
@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 # A refusal that is not recorded would be tried again by whoever holds the terminal next.
 RECORD_AGAIN_S: Final = 2.0
 RECORD_TRIES: Final = 150
+# A hand-over waits no longer: a database that is away would keep the terminal from everybody.
+RECORDED_S: Final = 2.0
 
 _ENDED: Final = frozenset({AccountState.DISCONNECTED, AccountState.LOGIN_FAILED})
 
@@ -39,6 +41,7 @@ class SessionAccounts:
         self._states: dict[str, AccountState] = {}
         self._tried: dict[str, bytes] = {}
         self._rows: dict[str, int] = {}
+        self._unwritten: set[asyncio.Future[None]] = set()
 
     def entrant(self, account_id: str, identity: AccountIdentity) -> Entrant:
         """The account, for a turn that a request waits for."""
@@ -91,6 +94,14 @@ class SessionAccounts:
         self._states[account_id] = AccountState.LOGIN_FAILED
         self._record(account_id, AccountState.LOGIN_FAILED, AccountError(error.code, error.message))
 
+    async def recorded(self) -> None:
+        """Wait until what was to be recorded is, for `RECORDED_S` at most.
+
+        Before a terminal is given away: its next owner would try a refused password again.
+        """
+        if self._unwritten:
+            await asyncio.wait(set(self._unwritten), timeout=RECORDED_S)
+
     def rows(self) -> tuple[int, ...]:
         """The row ids of the accounts that were logged in here and are still served here."""
         return tuple(sorted(self._rows.values()))
@@ -126,8 +137,11 @@ class SessionAccounts:
     def _record(self, account_id: str, state: AccountState, error: AccountError | None) -> None:
         # Of this moment: by the time it is written, other credentials may have come.
         ciphertext = self._tried.get(account_id)
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unwritten.add(written)
+        written.add_done_callback(self._unwritten.discard)
         work = self._until_recorded(account_id, state, error, ciphertext)
-        self._background.spawn(f"state-{account_id}", work)
+        self._background.spawn(f"state-{account_id}", _then(work, written))
 
     async def _until_recorded(
         self,
@@ -158,3 +172,10 @@ class SessionAccounts:
         return self._store.set_state(
             account_id, state, error, ciphertext=ciphertext, logged_in=logged_in
         )
+
+
+async def _then(work: Coroutine[Any, Any, None], written: "asyncio.Future[None]") -> None:
+    try:
+        await work
+    finally:
+        written.set_result(None)

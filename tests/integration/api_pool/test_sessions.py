@@ -254,10 +254,15 @@ def test_a_forwarded_turn_is_taken_here_or_not_at_all(api: Any) -> None:
     assert told.taken is not None
     assert msgspec.json.decode(told.taken.payload)["account"]["login"] == 1001
     # A terminal of another replica, were there one: the owner alone takes turns.
+    lease = {"owner": "api-9", "token": 1, "url": "http://127.0.0.1:1"}
+    api.redis.hset(KEYS.lease("a-9"), mapping=lease)
     moved = forwarded(api, asked("a-9"))
+    api.redis.delete(KEYS.lease("a-9"))
     assert moved.taken is None
     assert moved.error is not None
     assert moved.error.kind == "TerminalMoved"
+    # Not "cannot be reached", which would be what it learnt from trying to pass it on.
+    assert moved.error.message == "terminal a-9 is not held by this replica"
     # Another identity than the stored one gets no look of the account.
     wrong = forwarded(api, asked(terminal_id, login=1002))
     assert wrong.taken is None

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from api_pool import sessions as sessions_module
 from api_pool.background import Background
+from api_pool.fleet import Fleet, FleetParts, OwnedTerminal
 from api_pool.sessions import SessionAccounts
 from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.errors import (
@@ -229,3 +230,49 @@ async def test_accounts_that_left_are_not_said_to_be_served_here(
     assert sessions.rows() == (1, 2, 3)
     sessions.keep({"b"})
     assert sessions.rows() == (2,)
+
+
+async def test_a_terminal_is_given_away_only_when_its_refusals_are_recorded(
+    sessions: SessionAccounts, store: Store
+) -> None:
+    store.keep("alpha", "secret", AccountState.CONNECTED)
+    await sessions.entrant("alpha", IDENTITY).credentials()
+    store.failures = [DatabaseUnavailable("away") for _ in range(3)]
+
+    class Scheduler:
+        async def hand_over(self) -> None:
+            sessions.refused("alpha", REFUSED)
+
+    absent: Any = None
+    fleet = Fleet(
+        FleetParts(
+            instance_id="api-1",
+            addresses={},
+            guard=absent,
+            sessions=sessions,
+            looks=absent,
+            budget=absent,
+            metrics=absent,
+            session_metrics=absent,
+            refusals=absent,
+            journal=absent,
+        )
+    )
+    scheduler: Any = Scheduler()
+    fleet._owned["t-1"] = OwnedTerminal("t-1", absent, scheduler, absent)
+    await fleet.losing("t-1")
+    assert [written[1] for written in store.written] == [AccountState.LOGIN_FAILED]
+
+
+async def test_a_database_that_stays_away_does_not_keep_a_terminal_from_others(
+    sessions: SessionAccounts, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "RECORDED_S", 0.01)
+    store.failures = [DatabaseUnavailable("away") for _ in range(100_000)]
+    sessions.refused("alpha", REFUSED)
+    await sessions.recorded()
+    assert store.written == []
+    store.failures = []
+    await until(lambda: store.written)
+    await sessions.recorded()
+    assert len(store.written) == 1

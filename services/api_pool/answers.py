@@ -133,10 +133,10 @@ class SyncAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CapacityAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /api/metrics/capacity`; the utilisation is in percent."""
+    """`GET /api/metrics/capacity`; the utilisation is in percent, None while no terminal is up."""
 
     success: bool = True
-    api_pool_utilization: float
+    api_pool_utilization: float | None
     current_replicas: int
     api_sessions: int
     api_max_sessions: int

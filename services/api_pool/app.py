@@ -28,8 +28,8 @@ def create_app(context: ProcessContext) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        context.start()
         try:
+            context.start()
             yield
         finally:
             await context.aclose()

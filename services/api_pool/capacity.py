@@ -35,7 +35,8 @@ class Capacity:
         counts = await self.placements.counts([*room])
         sessions, most = sum(counts.values()), sum(room.values())
         return CapacityAnswer(
-            api_pool_utilization=round(100 * sessions / most, 1) if most else 100.0,
+            # Of nothing there is no share; whoever scales on this must not act on it.
+            api_pool_utilization=round(100 * sessions / most, 1) if most else None,
             current_replicas=len(await self.leases.replicas("api")),
             api_sessions=sessions,
             api_max_sessions=most,

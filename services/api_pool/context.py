@@ -204,6 +204,11 @@ class _Wiring:
         )
         self.key_limiter = RateLimiter("key", settings.key_rate)
         self.account_limiter = RateLimiter("account", settings.account_rate)
+        self.connect_limiter = RateLimiter(
+            "user's connects",
+            settings.connects_per_minute / SECONDS_A_MINUTE,
+            burst_s=SECONDS_A_MINUTE,
+        )
 
     def context(self) -> ProcessContext:
         """All of it."""
@@ -325,6 +330,7 @@ class _Wiring:
             sessions=self.sessions,
             keys=self.key_limiter,
             accounts=self.account_limiter,
+            connects=self.connect_limiter,
             budget=self.budget,
             metrics=self.session_metrics,
         )
@@ -351,7 +357,6 @@ class _Wiring:
         )
 
     def _connector(self, router: TurnRouter) -> Connector:
-        per_second = self.settings.connects_per_minute / SECONDS_A_MINUTE
         return Connector(
             directory=self.directory,
             router=router,
@@ -363,7 +368,7 @@ class _Wiring:
             brokers=self.brokers,
             vault=self.vault,
             background=self.background,
-            limiter=RateLimiter("user's connects", per_second, burst_s=SECONDS_A_MINUTE),
+            limiter=self.connect_limiter,
             turn_deadline_s=self.settings.turn_deadline_s,
         )
 

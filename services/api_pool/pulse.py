@@ -57,6 +57,7 @@ class Pulse:
         sessions: Accounts served here.
         keys: Limits of the service keys; their rate is shared with the other replicas.
         accounts: Limits of the accounts, likewise.
+        connects: Limits of users who connect accounts, likewise.
         budget: Learns how many replicas there are.
         metrics: Of sessions.
     """
@@ -72,6 +73,7 @@ class Pulse:
         sessions: SessionAccounts,
         keys: RateLimiter,
         accounts: RateLimiter,
+        connects: RateLimiter,
         budget: ServerBudget,
         metrics: SessionMetrics,
     ) -> None:
@@ -83,6 +85,7 @@ class Pulse:
         self._sessions = sessions
         self._keys = keys
         self._accounts = accounts
+        self._connects = connects
         self._budget = budget
         self._metrics = metrics
 
@@ -158,12 +161,15 @@ class Pulse:
         replicas = max(len(await self._stores.leases.replicas("api")), 1)
         self._budget.replicas = replicas
         me = self._fleet.instance_id
-        limiters: dict[Literal["key", "account"], RateLimiter] = {
+        self._keys.set_default_share(self._keys.rate / replicas)
+        self._accounts.set_default_share(self._accounts.rate / replicas)
+        # Not those of connects: a user makes few, and may make all of them at one replica.
+        limiters: dict[Literal["key", "account", "connect"], RateLimiter] = {
             "key": self._keys,
             "account": self._accounts,
+            "connect": self._connects,
         }
         for kind, limiter in limiters.items():
-            limiter.set_default_share(limiter.rate / replicas)
             shares = await self._stores.shares.share(kind, me, limiter.demands(), limiter.rate)
             limiter.set_shares(shares)
 

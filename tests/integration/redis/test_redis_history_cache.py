@@ -14,7 +14,8 @@ def cache(redis: Redis, keys: Keys) -> HistoryCache:
 
 @pytest.fixture
 async def token(redis: Redis, keys: Keys) -> int:
-    """Of a lease of T1."""
+    """Of a lease of T1, on which account 1 is placed."""
+    await PlacementStore(redis, keys).place("1", ["T1"])
     lease = await LeaseStore(redis, keys).acquire("T1", "a")
     assert lease is not None
     return lease.token

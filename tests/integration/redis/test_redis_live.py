@@ -135,6 +135,7 @@ def look(as_of_ms: int, terminal: str = "T1") -> CachedSnapshot:
 
 async def test_a_snapshot_is_kept_for_a_while(stores: Stores, redis: Redis, keys: Keys) -> None:
     lease = await stores.lease()
+    await stores.placement.place("1", ["T1"])
     assert await stores.snapshots.get("1") is None
     await stores.snapshots.put("1", lease.token, look(5))
     await stores.snapshots.put("1", lease.token, look(4))
@@ -145,6 +146,7 @@ async def test_a_snapshot_is_kept_for_a_while(stores: Stores, redis: Redis, keys
 
 
 async def test_a_stale_owner_cannot_overwrite_a_snapshot(stores: Stores) -> None:
+    await stores.placement.place("1", ["T1"])
     old = await stores.lease(owner="a")
     new = await stores.lease(owner="b")
     await stores.snapshots.put("1", new.token, look(5))
@@ -154,6 +156,7 @@ async def test_a_stale_owner_cannot_overwrite_a_snapshot(stores: Stores) -> None
 
 
 async def test_a_newer_token_does_not_bring_an_older_look(stores: Stores) -> None:
+    await stores.placement.place("1", ["T1"])
     old = await stores.lease(owner="a")
     await stores.snapshots.put("1", old.token, look(5))
     new = await stores.lease(owner="b")
@@ -173,6 +176,17 @@ async def test_a_moved_account_is_written_by_its_new_terminal_only(stores: Store
         await stores.snapshots.put("1", here.token, look(6))
     await stores.snapshots.put("1", there.token, look(7, "T2"))
     assert await stores.snapshots.get("1") == look(7, "T2")
+
+
+async def test_a_look_under_way_does_not_outlive_its_session(stores: Stores) -> None:
+    token = (await stores.lease()).token
+    await stores.placement.place("1", ["T1"])
+    await stores.snapshots.put("1", token, look(5))
+    await stores.placement.remove("1")
+    await stores.snapshots.drop("1")
+    with pytest.raises(StaleToken):
+        await stores.snapshots.put("1", token, look(6))
+    assert await stores.snapshots.get("1") is None
 
 
 async def test_payloads_may_be_any_bytes(stores: Stores) -> None:

@@ -22,9 +22,9 @@ _PUT = Lua(
     + NOW_MS
     + """
 if tonumber(redis.call('GET', KEYS[3]) or '0') > tonumber(ARGV[1]) then return 0 end
--- Tokens of different terminals do not compare; where the account has moved, its place decides.
+-- Tokens of different terminals do not compare: the place decides, and without one it has ended.
 local placed = redis.call('HGET', KEYS[4], ARGV[2])
-if placed and placed ~= ARGV[3] then return 0 end
+if placed ~= ARGV[3] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[4], ARGV[5])
 -- Of two pages of one millisecond the later one is the newer.
 redis.call('ZADD', KEYS[2], now + clock[2] % 1000 / 1000, ARGV[4])

@@ -11,9 +11,9 @@ SNAPSHOT_TTL_MS = 600_000
 _PUT = Lua("""
 -- KEYS snapshot, fence, placements; ARGV token, account, as_of, terminal, instance, payload, TTL ms
 if tonumber(redis.call('GET', KEYS[2]) or '0') > tonumber(ARGV[1]) then return 0 end
--- Tokens of different terminals do not compare; where the account has moved, its place decides.
+-- Tokens of different terminals do not compare: the place decides, and without one it has ended.
 local placed = redis.call('HGET', KEYS[3], ARGV[2])
-if placed and placed ~= ARGV[4] then return 0 end
+if placed ~= ARGV[4] then return 0 end
 local stored = redis.call('HMGET', KEYS[1], 'terminal', 'token', 'as_of')
 if stored[1] == ARGV[4] then
   if tonumber(stored[2]) > tonumber(ARGV[1]) then return 0 end

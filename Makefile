@@ -48,8 +48,8 @@ unit: $(DEV_STAMP) ## The fast tests alone
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not long"
 
 .PHONY: test-long
-test-long: $(DEV_STAMP) ## The slow tests: RPyC versions, a real browser (needs chromium)
-	@$(BIN)/pytest -n 2 --dist loadfile -m long tests/unit
+test-long: $(DEV_STAMP) ## The slow tests: storms, RPyC versions, a real browser (needs chromium)
+	@$(BIN)/pytest -n 2 --dist loadfile -m long
 	@$(BIN)/pytest tests/long
 
 .PHONY: lint

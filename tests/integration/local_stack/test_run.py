@@ -278,6 +278,7 @@ def test_ctrl_c_ends_every_process_and_a_second_start_finds_the_data(first: Run)
     second.process.communicate(timeout=30)
 
 
+@pytest.mark.long
 def test_a_stack_that_was_killed_leaves_nothing_in_the_way(first: Run) -> None:
     run = Run(first.data)
     family = run.family()

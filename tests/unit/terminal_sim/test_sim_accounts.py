@@ -39,6 +39,7 @@ def module(scenario: Scenario, number: int, now_ms: int) -> tuple[Any, ManualClo
     return mt5, clock
 
 
+@pytest.mark.long
 @BOUNDED
 @given(st.sampled_from([0, 1, 2]), st.lists(INSTANTS, min_size=1, max_size=4))
 def test_equity_is_balance_credit_and_floating_profit(number: int, instants: list[int]) -> None:

@@ -332,6 +332,7 @@ def test_a_switch_that_fails_says_why(
     assert not control.get("/faults").json()["active"]
 
 
+@pytest.mark.long
 def test_killed_brokers_and_whole_simulators_lose_nothing_with_a_data_directory(
     scenario: Path, tmp_path: Path
 ) -> None:
@@ -376,6 +377,7 @@ def test_terminals_elsewhere_know_the_scenario_of_their_brokers(
             assert fault["name"] == "autotrading_off"
 
 
+@pytest.mark.long
 def test_brokers_in_one_place_and_terminals_in_another(scenario: Path) -> None:
     brokers = running("--scenario", str(scenario), "--terminals", "0")
     with brokers as there, httpx.Client(base_url=there.control_url) as people:

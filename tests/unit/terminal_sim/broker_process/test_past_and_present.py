@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -130,6 +131,7 @@ def lived(scenario: Scenario, first_ms: int, steps: list[int]) -> House:
     return house
 
 
+@pytest.mark.long
 # A seed has no smaller seed that fails likewise: nothing to shrink.
 @settings(max_examples=120, derandomize=True, deadline=None, phases=[Phase.generate])
 @given(
@@ -161,6 +163,7 @@ def test_a_past_that_ends_between_a_robots_deals_is_taken_up() -> None:
     assert any(deal.ticket % 8 == 5 for deal in living["deals"])
 
 
+@pytest.mark.long
 def test_these_scenarios_have_everything_in_them() -> None:
     """Else the property above would hold of nothing."""
     seen: Counter[Any] = Counter()

@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any, Literal, Self
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -150,6 +151,7 @@ def seen(seed: int, restarts: dict[int, bool]) -> dict[str, Any]:
     return Run(seed, restarts).through(14).everything()
 
 
+@pytest.mark.long
 # A seed has no smaller seed that fails likewise: nothing to shrink.
 @settings(max_examples=16, derandomize=True, deadline=None, phases=[Phase.generate])
 @given(

@@ -66,6 +66,19 @@ async def test_a_read_that_times_out_fails_all_who_wait() -> None:
 
 
 @virtual
+async def test_a_frozen_terminal_is_found_before_a_login_is_tried() -> None:
+    async with Bench() as bench:
+        await bench.see(1)
+        bench.terminal.frozen = True
+        asked = now()
+        with pytest.raises(TerminalTimeout):
+            await bench.see(2)
+        assert now() - asked == pytest.approx(2.0, abs=0.01)
+        assert not bench.scheduler.up
+        assert bench.terminal.ops("login") == [("login", 1)]
+
+
+@virtual
 async def test_two_absences_in_a_row_open_the_breaker() -> None:
     async with Bench() as bench:
         await bench.see(1)

@@ -209,6 +209,7 @@ class Visits:
     async def _sign_in(
         self, token: int, credentials: Credentials, deadline_s: float, *, proof: bool = False
     ) -> Looked:
+        await self._check_alive(token)
         # Whatever comes of it, the account that was in may be out.
         self.visit = Visit()
         began = self._clock()
@@ -219,6 +220,15 @@ class Visits:
         if signed.logged_in:
             self._measure(ended - began)
         return Looked(signed.snapshot, token, began, ended, signed.logged_in)
+
+    async def _check_alive(self, token: int) -> None:
+        """Find a frozen terminal in seconds: a login is waited for ten times as long."""
+        deadline_s = self._rules.probe_deadline_s
+        try:
+            await self.timed(self._terminal.probe(token, deadline_s=deadline_s))
+        except CallFailed:
+            # Its Python answers, and what stands behind it a login may mend.
+            return
 
     def _enter(self, looked: Looked, entrant: Entrant | None) -> None:
         identity = looked.snapshot.identity

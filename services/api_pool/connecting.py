@@ -12,7 +12,6 @@ import structlog
 from api_pool.answers import ConnectAnswer
 from api_pool.background import Background
 from api_pool.directory import AccountDirectory, KnownAccount
-from api_pool.limits import RateLimiter
 from api_pool.looks import Looks
 from api_pool.memory import Kept
 from api_pool.places import Places
@@ -21,12 +20,13 @@ from api_pool.routing import TurnRouter
 from api_pool.seen import Seen
 from api_pool.turns import ProofTurn, Taken
 from mt5kit.domain.brokers import Brokers
-from mt5kit.errors import AccountNotFound, TerminalMoved
-from mt5kit.state.postgres import AuditEntry, DatabaseUnavailable
+from mt5kit.errors import AccountNotFound, RateLimited, TerminalMoved
+from mt5kit.state.postgres import AuditEntry, DatabaseUnavailable, WorkerStore
 from mt5kit.state.redis import (
     Control,
     ControlChannel,
     HistoryCache,
+    LoginBudgetStore,
     StateUnavailable,
     SyncStore,
 )
@@ -57,7 +57,9 @@ class Connector:
         brokers: The servers we know.
         vault: Seals credentials for their way to a terminal.
         background: Erases what is left of a deletion.
-        limiter: Connects per user.
+        worker: Knows whose an account is.
+        budget: Counts connects.
+        connects_per_minute: Of a user, at most.
         turn_deadline_s: How long a connect may wait for its turn.
     """
 
@@ -74,7 +76,9 @@ class Connector:
         brokers: Brokers,
         vault: Vault,
         background: Background,
-        limiter: RateLimiter,
+        worker: WorkerStore,
+        budget: LoginBudgetStore,
+        connects_per_minute: float,
         turn_deadline_s: float,
     ) -> None:
         self._directory = directory
@@ -87,7 +91,9 @@ class Connector:
         self._brokers = brokers
         self._vault = vault
         self._background = background
-        self._limiter = limiter
+        self._worker = worker
+        self._budget = budget
+        self._connects_per_minute = connects_per_minute
         self._deadline_s = turn_deadline_s
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -107,9 +113,8 @@ class Connector:
             TerminalUnavailable: The terminal cannot log in now.
         """
         self._brokers.check(credentials.identity.server)
-        self._limiter.admit(str(user_id))
+        await self._admit(user_id, account_id)
         async with self._one_at_a_time(account_id):
-            # Before it is placed: another user's account must not lose or take anybody's place.
             async with self._directory.connecting(user_id, account_id):
                 had = await self._places.had(account_id)
                 taken, seen = await self._kept(user_id, account_id, had, credentials)
@@ -146,8 +151,6 @@ class Connector:
 
         Raises:
             AccountNotFound: It was deleted meanwhile.
-            StateUnavailable: The state store is away; the credentials are erased all the same,
-                and the rest is when it is back.
         """
         entry = AuditEntry(
             actor=actor,
@@ -164,10 +167,24 @@ class Connector:
             await self._directory.delete(account, entry)
             try:
                 await self._erase(account.account_id)
-            except StateUnavailable:
-                # Asked for once more the account would not be found, and its streams would go on.
+            except StateUnavailable as away:
+                # The account is gone; its session and streams end when they can be told.
+                log.warning("erased_later", account_id=account.account_id, error=away.message)
                 self._background.spawn(f"erase-{account.account_id}", self._until_erased(account))
-                raise
+
+    async def _admit(self, user_id: UUID, account_id: str) -> None:
+        """Refuse who connects too often, and who names another user's account.
+
+        Before anything is done: a stranger must neither take nor lose its place, nor spend a
+        login on it.
+        """
+        wait_s = await self._budget.take_connect(str(user_id), self._connects_per_minute)
+        if wait_s:
+            raise RateLimited(
+                "this user connects accounts too often", retry_after_s=round(wait_s, 3)
+            )
+        if await self._worker.owner(account_id) not in {None, user_id}:
+            raise AccountNotFound(f"no account {account_id!r}")
 
     async def _kept(
         self, user_id: UUID, account_id: str, had: str | None, credentials: Credentials

@@ -69,8 +69,6 @@ from mt5kit.terminal.address import AddressGuard
 from mt5kit.terminal.scheduling import RefusalMemory
 from mt5kit.vault import Vault
 
-SECONDS_A_MINUTE = 60
-
 
 @dataclass(frozen=True, slots=True)
 class ProcessContext:
@@ -191,9 +189,8 @@ class _Wiring:
         self.places = Places(self.placements, self.board, settings.session_idle_s, self.watch)
         self.counter = ReadCounter()
         self.sessions = SessionAccounts(self.worker, vault, self.background)
-        self.budget = ServerBudget(
-            LoginBudgetStore(self.redis, self.names), settings.login_budget_per_minute, self.watch
-        )
+        self.login_budget = LoginBudgetStore(self.redis, self.names)
+        self.budget = ServerBudget(self.login_budget, settings.login_budget_per_minute, self.watch)
         self.looks = Looks(
             instance_id=settings.instance_id,
             live=LiveStore(self.redis, self.names),
@@ -204,11 +201,6 @@ class _Wiring:
         )
         self.key_limiter = RateLimiter("key", settings.key_rate)
         self.account_limiter = RateLimiter("account", settings.account_rate)
-        self.connect_limiter = RateLimiter(
-            "user's connects",
-            settings.connects_per_minute / SECONDS_A_MINUTE,
-            burst_s=SECONDS_A_MINUTE,
-        )
 
     def context(self) -> ProcessContext:
         """All of it."""
@@ -330,7 +322,6 @@ class _Wiring:
             sessions=self.sessions,
             keys=self.key_limiter,
             accounts=self.account_limiter,
-            connects=self.connect_limiter,
             budget=self.budget,
             metrics=self.session_metrics,
         )
@@ -368,7 +359,9 @@ class _Wiring:
             brokers=self.brokers,
             vault=self.vault,
             background=self.background,
-            limiter=self.connect_limiter,
+            worker=self.worker,
+            budget=self.login_budget,
+            connects_per_minute=self.settings.connects_per_minute,
             turn_deadline_s=self.settings.turn_deadline_s,
         )
 

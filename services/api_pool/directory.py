@@ -129,6 +129,11 @@ class AccountCache:
         self._rows.pop(account_id, None)
         self._readings.pop(account_id, None)
 
+    def invalidate_all(self) -> None:
+        """Forget all rows, as `invalidate` does."""
+        self._rows.clear()
+        self._readings.clear()
+
     async def _reading(self, user_id: UUID, account_id: str) -> KnownAccount | None:
         # The row is as old as the question, not as its answer.
         until = self._clock() + ROW_TTL_S
@@ -192,6 +197,10 @@ class AccountDirectory:
     def invalidate(self, account_id: str) -> None:
         """Somebody changed the account: the next `find` asks the database."""
         self._cache.invalidate(account_id)
+
+    def invalidate_all(self) -> None:
+        """Nobody knows who changed what: the next `find` of each account asks the database."""
+        self._cache.invalidate_all()
 
     async def of_user(self, user_id: UUID) -> list[KnownAccount]:
         """All accounts of the user, by id."""

@@ -107,6 +107,15 @@ class Fleet:
         """What the board is to say of our terminals."""
         return {one: owned.entry(self.instance_id) for one, owned in self._owned.items()}
 
+    def measure(self) -> None:
+        """Put into the metrics which of our terminals are up: a frozen one is connected, too."""
+        for terminal_id, owned in self._owned.items():
+            self._parts.metrics.up.labels(terminal_id).set(owned.up)
+
+    def forget_refusals(self) -> None:
+        """Let the stored state alone say which credentials were refused."""
+        self._parts.refusals.clear_all()
+
     def start(self) -> None:
         """Begin to take leases."""
         self._leases().start()
@@ -237,6 +246,5 @@ class _Events:
             terminal_id=self._terminal_id,
             why=None if why is None else why.message,
         )
-        self._parts.metrics.up.labels(self._terminal_id).set(up)
         detail = {} if why is None else {"why": why.message, "code": why.code}
         self._parts.journal.note(self._terminal_id, "up" if up else "down", detail)

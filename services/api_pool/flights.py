@@ -1,52 +1,56 @@
 """One turn for all who ask the same of an account at the same time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Hashable
 
-from api_pool.turns import LookTurn, Taken
+from api_pool.turns import Taken
 from mt5kit.domain.instants import now_ms
-
-_Key: TypeAlias = tuple[str, int, str]
 
 
 class Flights:
-    """Looks on their way, by account and identity.
+    """Turns on their way, by what was asked.
 
-    Terminals coalesce what waits for them; this spares the way to another replica's terminal. Who
-    shares a look takes it only if it turns out young enough, so `fresh=1` shares none.
-
-    Args:
-        take: Takes a turn.
+    A question is on its way once, however many ask it: that is what keeps a replica answering
+    when far more is asked than terminals can look at. Who shares a turn takes what it gives only
+    if that turns out young enough; for `fresh=1`, if the look was made after the request came.
     """
 
-    def __init__(self, take: Callable[[LookTurn], Awaitable[Taken]]) -> None:
-        self._take = take
-        self._flights: dict[_Key, asyncio.Task[Taken]] = {}
+    def __init__(self) -> None:
+        self._flights: dict[Hashable, asyncio.Task[Taken]] = {}
 
-    async def look(self, turn: LookTurn) -> Taken:
-        """Take the turn, or share one that is being taken; raises as `take` does."""
-        key = turn.account_id, turn.identity.login, turn.identity.server
-        wanted_ms = now_ms() - turn.max_age_ms
-        if turn.max_age_ms > 0 and key in self._flights:
-            # Who hangs up takes the look from nobody else.
-            taken = await asyncio.shield(self._flights[key])
+    async def share(
+        self, asked: Hashable, max_age_ms: int, take: Callable[[], Awaitable[Taken]]
+    ) -> Taken:
+        """Take a turn, or share one that is being taken; raises as `take` does.
+
+        Args:
+            asked: What tells one question from another.
+            max_age_ms: How old the answer may be, measured from now.
+            take: Takes the turn.
+        """
+        wanted_ms = now_ms() - max_age_ms
+        while asked in self._flights:
+            # Who hangs up takes the turn from nobody else.
+            taken = await asyncio.shield(self._flights[asked])
             if taken.as_of_ms >= wanted_ms:
                 return taken
-        return await asyncio.shield(self._begun(key, turn))
+        return await asyncio.shield(self._begun(asked, take))
 
-    def _begun(self, key: _Key, turn: LookTurn) -> "asyncio.Task[Taken]":
-        flight = asyncio.create_task(self._taken(turn))
-        self._flights[key] = flight
-        flight.add_done_callback(lambda landed: self._landed(key, landed))
+    def _begun(
+        self, asked: Hashable, take: Callable[[], Awaitable[Taken]]
+    ) -> "asyncio.Task[Taken]":
+        flight = asyncio.create_task(_taken(take))
+        self._flights[asked] = flight
+        flight.add_done_callback(lambda landed: self._landed(asked, landed))
         return flight
 
-    async def _taken(self, turn: LookTurn) -> Taken:
-        return await self._take(turn)
-
-    def _landed(self, key: _Key, flight: "asyncio.Task[Taken]") -> None:
+    def _landed(self, asked: Hashable, flight: "asyncio.Task[Taken]") -> None:
         if not flight.cancelled():
             # All who waited may have hung up; then nobody else takes the exception.
             flight.exception()
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+        if self._flights.get(asked) is flight:
+            del self._flights[asked]
+
+
+async def _taken(take: Callable[[], Awaitable[Taken]]) -> Taken:
+    return await take()

@@ -127,16 +127,18 @@ class Forwarder:
                 # Never a second try of a password by ourselves.
                 raise TerminalTimeout("the terminal's owner ended meanwhile") from lost
             raise TerminalMoved("the terminal's owner ended meanwhile") from lost
-        return _taken(answer)
+        return _taken(answer, turn)
 
     async def aclose(self) -> None:
         """Hang up."""
         await self._client.aclose()
 
 
-def _taken(answer: httpx.Response) -> Taken:
-    if answer.status_code in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
-        # Refused at its door: it is stopping.
+def _taken(answer: httpx.Response, turn: TurnRequest) -> Taken:
+    if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        # It stopped meanwhile; a password may have been tried.
+        if isinstance(turn, ProofTurn):
+            raise TerminalTimeout("the terminal's owner ended meanwhile")
         raise TerminalMoved("the terminal's owner is stopping")
     if answer.status_code != HTTPStatus.OK:
         raise TerminalUnavailable("the terminal's owner refused us", retry_after_s=5)

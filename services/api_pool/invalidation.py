@@ -30,8 +30,13 @@ class Invalidation:
 
     async def listen(self) -> None:
         """Heed what is told, for ever."""
-        async for account_id, control in self._control.listen():
+        async for account_id, control in self._control.listen(self.missed):
             self.heed(account_id, control)
+
+    def missed(self) -> None:
+        """Messages may have been lost: nothing that one might have changed is taken for granted."""
+        self._directory.invalidate_all()
+        self._fleet.forget_refusals()
 
     def heed(self, account_id: str, control: Control) -> None:
         """Forget what is no longer true of the account."""

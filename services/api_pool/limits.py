@@ -26,20 +26,19 @@ TOLERANCE_S: Final = 1e-6
 class _Bucket:
     """One caller: when its debt is paid, at what rate, and how often it has asked."""
 
-    __slots__ = ("asked", "burst", "burst_s", "due", "interval")
+    __slots__ = ("asked", "burst", "due", "interval")
 
-    def __init__(self, due: float, rate: float, burst_s: float) -> None:
+    def __init__(self, due: float, rate: float) -> None:
         self.due = due
         self.asked = 0
         self.interval = 1 / rate
-        self.burst_s = burst_s
-        self.burst = max(burst_s, self.interval)
+        self.burst = max(BURST_S, self.interval)
 
     def retake(self, rate: float, now: float) -> None:
         """Go on at another rate with the requests that were left, so that moving makes none."""
         left = (self.burst - max(self.due - now, 0.0)) / self.interval
         self.interval = 1 / rate
-        self.burst = max(self.burst_s, self.interval)
+        self.burst = max(BURST_S, self.interval)
         self.due = now + max(self.burst - left * self.interval, 0.0)
 
 
@@ -53,7 +52,6 @@ class RateLimiter:
         what: The caller's kind, for the message.
         rate: Requests per second in the whole cluster.
         clock: Monotonic seconds.
-        burst_s: Seconds' worth of requests that may come at once.
     """
 
     def __init__(
@@ -61,11 +59,8 @@ class RateLimiter:
         what: str,
         rate: float,
         clock: Callable[[], float] = time.monotonic,
-        *,
-        burst_s: float = BURST_S,
     ) -> None:
         self._what = what
-        self._burst_s = burst_s
         self._rate = rate
         self._clock = clock
         self._default = rate
@@ -149,7 +144,7 @@ class RateLimiter:
         return {caller: count / span for count, caller in asked[:MOST_DEMANDS]}
 
     def _open(self, caller: str, now: float, rate: float | None = None) -> _Bucket:
-        bucket = _Bucket(now, rate or self._shares.get(caller, self._default), self._burst_s)
+        bucket = _Bucket(now, rate or self._shares.get(caller, self._default))
         self._buckets[caller] = bucket
         if len(self._buckets) > MOST_CALLERS:
             self._buckets.popitem(last=False)

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from api_pool.doubts import Doubts
 from api_pool.fleet import Fleet, OwnedTerminal
 from api_pool.looks import Looks
 from api_pool.sessions import SessionAccounts
@@ -13,6 +14,7 @@ from mt5kit.domain.brokers import Brokers
 from mt5kit.domain.history import HistoryPage, Row
 from mt5kit.domain.instants import now_ms
 from mt5kit.telemetry.session_metrics import SessionMetrics
+from mt5kit.terminal.chunks import Chunk
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.history import HistoryReader, PageJob, deals_page, orders_page
 from mt5kit.terminal.scheduling import Entrant, Turn
@@ -50,6 +52,7 @@ class LocalTurns:
         self._vault = vault
         self._login_timeout_s = login_timeout_s
         self._metrics = metrics
+        self._doubts = Doubts()
 
     async def take(self, terminal_id: str, turn: TurnRequest, deadline_s: float) -> Taken:
         """See `Owner.take`."""
@@ -80,12 +83,19 @@ class LocalTurns:
     async def _page(
         self, owned: OwnedTerminal, entrant: Entrant, job: PageJob[Row], deadline_s: float
     ) -> Taken:
-        asked_ms = now_ms()
-        taken = await owned.scheduler.work(entrant, job.step, deadline_s=deadline_s)
+        began_ms: list[int] = []
+
+        async def step(token: int) -> Chunk[HistoryPage[Row]]:
+            # What was seen of a history that is not believed yet does not count as a look.
+            if not began_ms or not owned.link.settling.settled(entrant.identity):
+                began_ms[:] = [now_ms()]
+            return await job.step(token)
+
+        taken = await owned.scheduler.work(entrant, step, deadline_s=deadline_s)
         clock = self._brokers.clock_of(entrant.identity.server)
         rows = tuple(row.in_utc(clock) for row in taken.value.rows)
         page = msgspec.json.encode(HistoryPage(rows, taken.value.more))
-        return self._taken(owned, taken, asked_ms, page)
+        return self._taken(owned, taken, began_ms[0], page)
 
     async def _prove(self, owned: OwnedTerminal, turn: ProofTurn) -> Taken:
         binding = turn.binding
@@ -93,7 +103,8 @@ class LocalTurns:
             AccountIdentity(binding.login, binding.server),
             self._vault.open(turn.sealed, binding),
         )
-        taken = await owned.scheduler.prove(credentials, deadline_s=self._login_timeout_s)
+        async with self._doubts.trying(binding.server):
+            taken = await owned.scheduler.prove(credentials, deadline_s=self._login_timeout_s)
         snapshot = taken.value.in_utc(self._brokers.clock_of(taken.value.account.server))
         return self._taken(owned, taken, snapshot.seen_ms, msgspec.json.encode(snapshot))
 

@@ -11,7 +11,7 @@ import structlog
 from api_pool.store_watch import StoreWatch
 from mt5kit.domain.instants import now_ms
 from mt5kit.errors import TerminalUnavailable
-from mt5kit.state.redis import PlacementStore, StateUnavailable, TerminalEntry
+from mt5kit.state.redis import PlacementStore, StateFull, StateUnavailable, TerminalEntry
 
 log = structlog.get_logger(__name__)
 
@@ -158,6 +158,9 @@ class Places:
                     account_id, [*up], keep=keep, capacity=up, idle_ms=self._idle_ms
                 )
             )
+        except StateFull:
+            # Its place need not be written again where it has one.
+            return await self._kept(account_id, keep)
         except StateUnavailable:
             if account_id not in self._known:
                 raise
@@ -166,10 +169,10 @@ class Places:
         return terminal_id
 
     async def _kept(self, account_id: str, keep: list[str]) -> str:
-        """Where the account is, while no terminal takes another."""
+        """Where the account is, while none can be placed anew."""
         terminal_id = self._known.get(account_id) or await self.had(account_id)
         if terminal_id is None or terminal_id not in keep:
-            raise TerminalUnavailable("no terminal is up yet", retry_after_s=1)
+            raise TerminalUnavailable("no terminal takes another account now", retry_after_s=1)
         return terminal_id
 
     async def had(self, account_id: str) -> str | None:

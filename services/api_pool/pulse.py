@@ -57,7 +57,6 @@ class Pulse:
         sessions: Accounts served here.
         keys: Limits of the service keys; their rate is shared with the other replicas.
         accounts: Limits of the accounts, likewise.
-        connects: Limits of users who connect accounts, likewise.
         budget: Learns how many replicas there are.
         metrics: Of sessions.
     """
@@ -73,7 +72,6 @@ class Pulse:
         sessions: SessionAccounts,
         keys: RateLimiter,
         accounts: RateLimiter,
-        connects: RateLimiter,
         budget: ServerBudget,
         metrics: SessionMetrics,
     ) -> None:
@@ -85,7 +83,6 @@ class Pulse:
         self._sessions = sessions
         self._keys = keys
         self._accounts = accounts
-        self._connects = connects
         self._budget = budget
         self._metrics = metrics
 
@@ -95,6 +92,7 @@ class Pulse:
         Raises:
             StateUnavailable: The state store is away; what was counted is lost, nothing else.
         """
+        self._fleet.measure()
         ours = self._fleet.entries()
         await self._stores.board.publish(ours)
         told = await self._stores.board.read()
@@ -163,11 +161,9 @@ class Pulse:
         me = self._fleet.instance_id
         self._keys.set_default_share(self._keys.rate / replicas)
         self._accounts.set_default_share(self._accounts.rate / replicas)
-        # Not those of connects: a user makes few, and may make all of them at one replica.
-        limiters: dict[Literal["key", "account", "connect"], RateLimiter] = {
+        limiters: dict[Literal["key", "account"], RateLimiter] = {
             "key": self._keys,
             "account": self._accounts,
-            "connect": self._connects,
         }
         for kind, limiter in limiters.items():
             shares = await self._stores.shares.share(kind, me, limiter.demands(), limiter.rate)

@@ -20,6 +20,7 @@ from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.history import HistoryPage, HistoryQuery, Row
 from mt5kit.domain.trades import Deal, Order
 from mt5kit.errors import (
+    BrokerTimeout,
     LoginRefused,
     StaleToken,
     TerminalMoved,
@@ -81,7 +82,7 @@ class Reader:
         self._counter = counter
         self._metrics = metrics
         self._deadline_s = turn_deadline_s
-        self._flights = Flights(self._take)
+        self._flights = Flights()
 
     async def look(
         self, account: KnownAccount, max_age_ms: int, on_wait: Callable[[], None]
@@ -145,13 +146,18 @@ class Reader:
             return kept
         on_wait()
         turn = HistoryTurn(account.account_id, account.identity, kind, query)
-        taken = await self._recorded(account, self._take(turn))
+        taken = await self._recorded(
+            account, self._flights.share(turn, max_age_ms, lambda: self._take(turn))
+        )
         self._pages.keep(account, kind, query, taken)
         return bytes(taken.payload), turn_meta(account.account_id, taken)
 
     async def _turn(self, account: KnownAccount, max_age_ms: int) -> Read:
         turn = LookTurn(account.account_id, account.identity, max_age_ms)
-        taken = await self._recorded(account, self._flights.look(turn))
+        asked = (account.account_id, account.identity)
+        taken = await self._recorded(
+            account, self._flights.share(asked, max_age_ms, lambda: self._take(turn))
+        )
         seen = Seen.of_payload(bytes(taken.payload))
         if seen.identity != account.identity:
             # The owner has seen to it; no fault of it may show an account to another's user.
@@ -183,6 +189,9 @@ class Reader:
             await self._directory.note(account, AccountState.LOGIN_FAILED, refused)
             raise
         except _OURS:
+            raise
+        except BrokerTimeout as silent:
+            await self._directory.note(account, AccountState.BROKER_DISCONNECTED, silent)
             raise
         except TerminalUnavailable as unavailable:
             await self._directory.note(account, AccountState.TERMINAL_UNAVAILABLE, unavailable)

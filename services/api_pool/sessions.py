@@ -1,6 +1,7 @@
 """Stored accounts as the owner of a terminal needs them: to log them in, to tell how it went."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Collection, Coroutine
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ RECORD_TRIES: Final = 150
 # A hand-over waits no longer: a database that is away would keep the terminal from everybody.
 RECORDED_S: Final = 2.0
 
+# Far more accounts than are logged in while one refusal is written.
+MOST_TRIED: Final = 10_000
+
 _ENDED: Final = frozenset({AccountState.DISCONNECTED, AccountState.LOGIN_FAILED})
 
 
@@ -39,7 +43,8 @@ class SessionAccounts:
         self._vault = vault
         self._background = background
         self._states: dict[str, AccountState] = {}
-        self._tried: dict[str, bytes] = {}
+        # Outlives a session that is dropped during its login: what is refused must be known.
+        self._tried: OrderedDict[str, bytes] = OrderedDict()
         self._rows: dict[str, int] = {}
         self._unwritten: set[asyncio.Future[None]] = set()
 
@@ -108,7 +113,7 @@ class SessionAccounts:
 
     def keep(self, accounts: Collection[str]) -> None:
         """Forget every account that is not among those served here now."""
-        known = self._rows.keys() | self._states.keys() | self._tried.keys()
+        known = self._rows.keys() | self._states.keys()
         for account_id in known.difference(accounts):
             self.forget(account_id)
 
@@ -116,7 +121,6 @@ class SessionAccounts:
         """The account is not served here any more."""
         self._rows.pop(account_id, None)
         self._states.pop(account_id, None)
-        self._tried.pop(account_id, None)
 
     def _opened(
         self, account_id: str, stored: WorkerLogin, identity: AccountIdentity
@@ -125,6 +129,9 @@ class SessionAccounts:
             raise WrongAccount("other credentials have been connected meanwhile", retry_after_s=1)
         self._states[account_id] = stored.state
         self._tried[account_id] = stored.login.sealed.ciphertext
+        self._tried.move_to_end(account_id)
+        if len(self._tried) > MOST_TRIED:
+            self._tried.popitem(last=False)
         self._rows[account_id] = stored.login.id
         try:
             password = self._vault.open(stored.login.sealed, stored.login.binding)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from mt5kit.state.redis import StateUnavailable
+from mt5kit.state.redis import StateFull, StateUnavailable
 
 T = TypeVar("T")
 
@@ -33,6 +33,9 @@ class StoreWatch:
             raise StateUnavailable("the state store does not answer", retry_after_s=AWAY_S)
         try:
             return await ask()
+        except StateFull:
+            # It answers; what can be read in it is read.
+            raise
         except StateUnavailable:
             self._away_until = self._clock() + AWAY_S
             raise

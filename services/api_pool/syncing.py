@@ -11,7 +11,7 @@ import structlog
 
 from api_pool.background import Background
 from api_pool.fleet import Fleet, OwnedTerminal
-from api_pool.history_pages import FIRST_PAGE, HistoryPages, page_query
+from api_pool.history_pages import DAY_MS, FIRST_PAGE, HistoryPages, page_query
 from api_pool.places import Places
 from api_pool.sessions import SessionAccounts
 from mt5kit.domain.accounts import AccountIdentity
@@ -182,7 +182,9 @@ class _Sync:
         if stored is None:
             raise AccountNotFound("the account is gone, disconnected, or refused by its broker")
         asked_ms = now_ms()
-        await scheduler.look(stored, deadline_s=JOB_DEADLINE_S)
+        # Its credentials are read when a login needs them: the job may wait for minutes.
+        entrant = self._parts.sessions.entrant(self._job.account_id, stored.identity)
+        await scheduler.look(entrant, deadline_s=JOB_DEADLINE_S)
         reader = HistoryReader(link, stored.identity, link.settling)
         run = SyncRun(reader, self._job.history_days, int(time.time()), self)
 
@@ -190,7 +192,7 @@ class _Sync:
             self._token = token
             return await run.step(token)
 
-        result = (await scheduler.work(stored, step, deadline_s=JOB_DEADLINE_S)).value
+        result = (await scheduler.work(entrant, step, deadline_s=JOB_DEADLINE_S)).value
         await self._keep_pages(stored.identity, asked_ms)
         return msgspec.structs.replace(
             self._job, deals=result.deals, orders=result.orders, progress=100
@@ -208,7 +210,8 @@ class _Sync:
                 HistoryPage(tuple(within[:FIRST_PAGE]), more=len(within) > FIRST_PAGE)
             )
 
-        if self._job.history_days * 86_400_000 < asked_ms - since_ms:
+        # A sync reads a day more than it was asked for, to whatever zone the days belong.
+        if asked_ms - (self._job.history_days + 1) * DAY_MS > since_ms:
             # It has not read all that the first page may need.
             return
         pages: dict[HistoryKind, bytes] = {

@@ -22,10 +22,9 @@ from api_pool.gate import actor_of
 from api_pool.routes.requests import (
     ACCOUNT_ID,
     AccountInPath,
-    AskedAccount,
     Context,
     User,
-    agreed_user,
+    asked_in_body,
 )
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.instants import iso_utc
@@ -86,20 +85,20 @@ async def connect(
 ) -> Response:
     """Log an account in; only credentials that logged in are kept, sealed."""
     mark_turn(request)
-    context.account_limiter.admit(body.account_id)
-    user = agreed_user(x_user_id, body.user_id)
+    asked = asked_in_body(request, context, x_user_id, body.user_id, body.account_id)
+    asked.admit()
     password = Secret(body.password.get_secret_value())
     credentials = Credentials(AccountIdentity(body.login, body.server), password)
-    return answer(await context.connector.connect(user, body.account_id, credentials))
+    return answer(await context.connector.connect(asked.user, asked.account_id, credentials))
 
 
 @router.post("/disconnect")
 async def disconnect(
-    context: Context, body: AccountBody, x_user_id: OptionalUser = None
+    request: Request, context: Context, body: AccountBody, x_user_id: OptionalUser = None
 ) -> Response:
     """End an account's session and streams; its credentials stay."""
-    user = agreed_user(x_user_id, body.user_id)
-    account = await AskedAccount(context, user, body.account_id).find_now()
+    asked = asked_in_body(request, context, x_user_id, body.user_id, body.account_id)
+    account = await asked.find_now()
     await context.connector.disconnect(account)
     return answer(DoneAnswer())
 

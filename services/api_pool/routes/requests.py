@@ -52,6 +52,19 @@ async def user_of(
 User = Annotated[UUID, Depends(user_of)]
 
 
+def asked_in_body(
+    request: Request, context: ProcessContext, header: UUID | None, body: UUID | None, account: str
+) -> "AskedAccount":
+    """The account that a body names, of the user named in header or body.
+
+    Raises:
+        InvalidParameters: Neither names a user, or they differ.
+    """
+    user = agreed_user(header, body)
+    note_named(request.scope, user, account)
+    return AskedAccount(context, user, account)
+
+
 def agreed_user(header: UUID | None, body: UUID | None) -> UUID:
     """The user named in header or body.
 
@@ -87,15 +100,22 @@ class AskedAccount:
             AccountNotFound: There is none, or it is another user's.
             RateLimited: Too many requests for this account.
         """
-        self.context.account_limiter.admit(self.account_id)
+        self.admit()
         directory = self.context.directory
         kept = directory.kept(self.user, self.account_id)
         return kept or await directory.find(self.user, self.account_id)
 
     async def find_now(self) -> KnownAccount:
         """The account as it stands in the database; raises as `find` does."""
-        self.context.account_limiter.admit(self.account_id)
+        self.admit()
         return await self.context.directory.find_now(self.user, self.account_id)
+
+    def admit(self) -> None:
+        """Count a request; raises RateLimited.
+
+        By user and account: what strangers ask of the account is not counted against its user.
+        """
+        self.context.account_limiter.admit(f"{self.user}/{self.account_id}")
 
 
 async def account_in_path(

@@ -3,13 +3,13 @@
 from typing import Literal
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from api_pool.answers import answer
 from api_pool.routes.accounts import OptionalUser
-from api_pool.routes.requests import ACCOUNT_ID, AskedAccount, Context, agreed_user
+from api_pool.routes.requests import ACCOUNT_ID, Context, asked_in_body
 
 router = APIRouter(prefix="/api/ws", tags=["streams"])
 
@@ -25,8 +25,9 @@ class AssignBody(BaseModel):
 
 
 @router.post("/assign")
-async def assign(context: Context, body: AssignBody, x_user_id: OptionalUser = None) -> Response:
+async def assign(
+    request: Request, context: Context, body: AssignBody, x_user_id: OptionalUser = None
+) -> Response:
     """Reserve a stream terminal and give a ticket for its socket."""
-    user = agreed_user(x_user_id, body.user_id)
-    account = await AskedAccount(context, user, body.account_id).find()
-    return answer(await context.assigner.assign(user, account))
+    asked = asked_in_body(request, context, x_user_id, body.user_id, body.account_id)
+    return answer(await context.assigner.assign(asked.user, await asked.find()))

@@ -82,6 +82,10 @@ class Keys(msgspec.Struct, frozen=True):
         """
         return f"{self.prefix}:share:{kind}:{caller}"
 
+    def connects(self, user_id: str) -> str:
+        """String, when the user's bucket of connects is full again; TTL until then; API pool."""
+        return f"{self.prefix}:connects:{user_id}"
+
     def logins(self, server: str) -> str:
         """String, when a broker server's login budget is whole again, in µs; TTL until then.
 

@@ -72,7 +72,6 @@ class Replica:
         self.placements = PlacementStore(redis, KEYS)
         self.counter, self.sessions = ReadCounter(), Sessions()
         self.keys, self.accounts = RateLimiter("key", 100), RateLimiter("account", 20)
-        self.connects = RateLimiter("connect", 0.5, burst_s=60)
         self.budget = ServerBudget(LoginBudgetStore(redis, KEYS), 60, StoreWatch())
         self.metrics = SessionMetrics(CollectorRegistry())
         parts: dict[str, Any] = {"fleet": self, "sessions": self.sessions}
@@ -89,7 +88,6 @@ class Replica:
             counter=self.counter,
             keys=self.keys,
             accounts=self.accounts,
-            connects=self.connects,
             budget=self.budget,
             metrics=self.metrics,
             **parts,

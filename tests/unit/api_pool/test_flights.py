@@ -32,13 +32,24 @@ def taken(as_of_ms: int) -> Taken:
     return Taken("t-1", "api-1", 7, as_of_ms, 0.0, 0.0, msgspec.Raw(b"{}"))
 
 
+class Looks:
+    """Flights of looks at one account."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._flights, self._owner = Flights(), owner
+
+    async def look(self, turn: LookTurn) -> Taken:
+        asked = (turn.account_id, turn.identity)
+        return await self._flights.share(asked, turn.max_age_ms, lambda: self._owner.take(turn))
+
+
 def turn(max_age_ms: int, identity: AccountIdentity = ALPHA) -> LookTurn:
     return LookTurn("alpha", identity, max_age_ms)
 
 
 async def test_who_takes_some_age_shares_a_look() -> None:
     owner = Owner()
-    flights = Flights(owner.take)
+    flights = Looks(owner)
     waiting = [asyncio.create_task(flights.look(turn(age))) for age in (60_000, 60_000, 5_000)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -48,21 +59,31 @@ async def test_who_takes_some_age_shares_a_look() -> None:
     assert len(owner.asked) == 1
 
 
-async def test_fresh_never_shares() -> None:
+async def test_fresh_shares_only_a_look_made_after_it_was_asked_for() -> None:
     owner = Owner()
-    flights = Flights(owner.take)
-    waiting = [asyncio.create_task(flights.look(turn(0))) for _ in range(2)]
+    flights = Looks(owner)
+    first = asyncio.create_task(flights.look(turn(0)))
     await asyncio.sleep(0)
+    before_ms = now_ms()
+    while now_ms() == before_ms:
+        await asyncio.sleep(0)
+    late = [asyncio.create_task(flights.look(turn(0))) for _ in range(5)]
     await asyncio.sleep(0)
+    owner.answers[0].set_result(taken(before_ms))
+    await first
+    while len(owner.answers) < 2:
+        await asyncio.sleep(0)
+    # One more for all of them, and no more than one at a time.
     assert len(owner.asked) == 2
-    for number, answer in enumerate(owner.answers):
-        answer.set_result(taken(number))
-    assert [one.as_of_ms for one in await asyncio.gather(*waiting)] == [0, 1]
+    look = taken(now_ms())
+    owner.answers[1].set_result(look)
+    assert await asyncio.gather(*late) == [look] * 5
+    assert len(owner.asked) == 2
 
 
 async def test_a_shared_look_that_is_too_old_is_taken_again() -> None:
     owner = Owner()
-    flights = Flights(owner.take)
+    flights = Looks(owner)
     first = asyncio.create_task(flights.look(turn(60_000)))
     await asyncio.sleep(0)
     second = asyncio.create_task(flights.look(turn(5_000)))
@@ -78,7 +99,7 @@ async def test_a_shared_look_that_is_too_old_is_taken_again() -> None:
 
 async def test_other_credentials_share_nothing() -> None:
     owner = Owner()
-    flights = Flights(owner.take)
+    flights = Looks(owner)
     waiting = [
         asyncio.create_task(flights.look(turn(60_000, identity)))
         for identity in (ALPHA, AccountIdentity(1002, "Broker"))
@@ -93,7 +114,7 @@ async def test_other_credentials_share_nothing() -> None:
 
 async def test_who_hangs_up_takes_nothing_from_the_others_and_a_failure_is_everybodys() -> None:
     owner = Owner()
-    flights = Flights(owner.take)
+    flights = Looks(owner)
     waiting = [asyncio.create_task(flights.look(turn(60_000))) for _ in range(3)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -156,7 +156,7 @@ async def test_a_proof_that_may_have_begun_is_never_moved(
     ("status", "expected"),
     [
         (503, TerminalMoved),
-        (429, TerminalMoved),
+        (429, TerminalUnavailable),
         (401, TerminalUnavailable),
         (307, TerminalUnavailable),
         (500, TerminalUnavailable),

@@ -1,6 +1,6 @@
 """What was done to an account elsewhere is heeded here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import pytest
@@ -37,7 +37,14 @@ class Heard:
         self.told.append(("session", account_id))
         self.reasons.append(reason)
 
-    async def listen(self) -> AsyncIterator[tuple[str, Control]]:
+    def invalidate_all(self) -> None:
+        self.told.append(("row", "*"))
+
+    def forget_refusals(self) -> None:
+        self.told.append(("refusal", "*"))
+
+    async def listen(self, stands: Callable[[], None]) -> AsyncIterator[tuple[str, Control]]:
+        stands()
         for control in Control:
             yield control.value, control
 
@@ -68,7 +75,10 @@ def test_new_credentials_end_no_session() -> None:
 async def test_everything_that_is_told_is_heeded() -> None:
     heard = Heard()
     await heeding(heard).listen()
-    assert {account_id for _, account_id in heard.told} == {control.value for control in Control}
+    # When the subscription stands, what went before may have been lost.
+    assert heard.told[:2] == [("row", "*"), ("refusal", "*")]
+    told = {account_id for _, account_id in heard.told[2:]}
+    assert told == {control.value for control in Control}
 
 
 def test_credentials_that_are_good_again_are_refused_nowhere() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -192,14 +193,20 @@ def serves(simulator: Simulator) -> None:
 
 
 def latency(simulator: Simulator) -> None:
-    with simulator.logged_in() as mt5:
-        simulator.fault("latency", ms=150, functions=["positions_total"], times=1)
+    where = simulator.where.host, simulator.where.port
+    link = rpyc.connect(*where, service=ClassicClient)
+    with simulator.logged_in() as mt5, contextlib.closing(link):
+        link.execute("import MetaTrader5 as mt5")
+        begun = simulator.fault("latency", ms=500, functions=["positions_total"], times=1)
         assert mt5.orders_total() == 0
-        began = time.monotonic()
-        assert mt5.positions_total() == 0
-        took_s = time.monotonic() - began
-        assert took_s >= 0.15
-        simulator.saw("", f"`positions_total()` took {took_s:.2f} s")
+        assert begun["id"] in {fault["id"] for fault in simulator.active()}
+        answer = rpyc.timed(link.eval, 0.1)("mt5.positions_total()")
+        with pytest.raises(TimeoutError):
+            answer.wait()
+        simulator.saw("", "`positions_total()` has no answer within 0.1 s, `orders_total()` had")
+        answer.set_expiry(30)
+        assert answer.value == 0
+        simulator.saw("", "then it answers")
     until(lambda: not simulator.active())
 
 
@@ -254,11 +261,10 @@ def slow_login(simulator: Simulator) -> None:
         assert mt5.login(**ACCOUNT, timeout=200) is False
         assert mt5.last_error()[0] == -10005
         simulator.saw("", f"`login(timeout=200)` is False, {mt5.last_error()}")
-        began = time.monotonic()
+        assert len(simulator.active()) == 1, "it has acted once"
         assert mt5.login(**ACCOUNT)
-        took_s = time.monotonic() - began
-        assert took_s >= 0.4
-        simulator.saw("", f"`login()` is True after {took_s:.2f} s")
+        simulator.saw("", "`login()`, which waits longer, is True")
+        until(lambda: not simulator.active())
 
 
 def broker_disconnected(simulator: Simulator) -> None:
@@ -325,13 +331,17 @@ def unstable_link(simulator: Simulator) -> None:
             mt5.version()
         simulator.saw("", f"`version()` raised {broken.type.__name__}: the link was cut")
     with simulator.client() as mt5:
-        begun = simulator.fault("unstable_link", delay_ms=120)
-        began = time.monotonic()
-        assert mt5.initialize()
-        took_s = time.monotonic() - began
-        assert took_s >= 0.12
-        simulator.saw("", f"`initialize()` took {took_s:.2f} s")
-        simulator.mend(begun)
+        begun = simulator.fault("unstable_link", delay_ms=3_600_000)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(mt5.initialize)
+            try:
+                until(lambda: any(fault["acted"] for fault in simulator.active()))
+                assert not answer.done()
+                simulator.saw("", "`initialize()` has no answer while the link is slow")
+            finally:
+                simulator.mend(begun)
+            assert answer.result()
+        simulator.saw("", "`initialize()` is True when it is fast again")
     where = simulator.where.host, simulator.where.port
     patience = {"sync_request_timeout": 0.5}
     link = rpyc.connect(*where, service=ClassicClient, config=patience)

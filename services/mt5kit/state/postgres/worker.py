@@ -1,7 +1,7 @@
 """What the owners of terminals and streams read and record. Runs as `mt5_worker`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -16,6 +16,9 @@ from mt5kit.state.postgres.rows import (
     fetch_login,
     found,
 )
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 InstanceType = Literal["websocket", "api", "hybrid"]
 
@@ -97,6 +100,14 @@ class WorkerStore:
             known = found(row, account_id)
             login = await fetch_login(connection, account_id)
         return WorkerLogin(login, AccountState(known["standing"]), known["now"])
+
+    async def owner(self, account_id: str) -> "UUID | None":
+        """Whose account it is; None if there is none."""
+        async with self._database.transaction(account_id=account_id) as connection:
+            owner: UUID | None = await connection.fetchval(
+                "SELECT user_id FROM accounts WHERE account_id = $1", account_id
+            )
+        return owner
 
     async def set_state(
         self,

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from mt5kit.state.keys import Keys, Role
 from mt5kit.state.redis.board import BoardStore, TerminalEntry
-from mt5kit.state.redis.connection import RedisFault, StateUnavailable, open_redis
+from mt5kit.state.redis.connection import RedisFault, StateFull, StateUnavailable, open_redis
 from mt5kit.state.redis.control import Control, ControlChannel
 from mt5kit.state.redis.demand import DemandStore
 from mt5kit.state.redis.history_cache import CachedPage, HistoryCache
@@ -51,6 +51,7 @@ __all__ = [
     "Role",
     "ShareStore",
     "SnapshotCache",
+    "StateFull",
     "StateUnavailable",
     "StreamPlacementStore",
     "SyncError",

@@ -35,6 +35,10 @@ class StateUnavailable(ServiceOverloaded):
     """Redis is away, starting, full, or takes no writes."""
 
 
+class StateFull(StateUnavailable):
+    """Redis answers, and has no memory left for what was to be written; reading works."""
+
+
 class RedisFault(InternalFault):
     """Redis refused a command of ours as wrong."""
 
@@ -78,7 +82,7 @@ def answering() -> Iterator[None]:
     try:
         yield
     except OutOfMemoryError as full:
-        raise StateUnavailable("the state store is full", retry_after_s=RETRY_AFTER_S) from full
+        raise StateFull("the state store is full", retry_after_s=RETRY_AFTER_S) from full
     except ResponseError as refused:
         raise _refusal(str(refused)) from refused
     except (RedisError, OSError, TimeoutError) as away:
@@ -92,7 +96,7 @@ def answering() -> Iterator[None]:
 def _refusal(text: str) -> StateUnavailable | RedisFault:
     # Inside a script the memory error arrives wrapped in the script's own.
     if "OOM " in text:
-        return StateUnavailable("the state store is full", retry_after_s=RETRY_AFTER_S)
+        return StateFull("the state store is full", retry_after_s=RETRY_AFTER_S)
     if _PASSING.search(text):
         return StateUnavailable("the state store is not ready", retry_after_s=RETRY_AFTER_S)
     return RedisFault(f"Redis refused a command: {text}")

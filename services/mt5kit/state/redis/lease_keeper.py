@@ -15,8 +15,12 @@ from mt5kit.state.redis.held_leases import HeldLeases
 from mt5kit.state.redis.keeper_plan import KeeperPlan
 from mt5kit.state.redis.leases import Lease, LeaseStore
 
-LOSING_S = 5.0
-"""For the call in progress before a terminal is given back; half a lease's life."""
+LOSING_S = 25.0
+"""For the call in progress before a terminal is given back: a login ends within 20 s.
+
+What it finds out, above all that a password is refused, must be known before somebody else logs
+in. The lease is renewed meanwhile.
+"""
 
 _JITTER_S = 0.05
 """Those who heard of a release do not all ask at once; a hand-over stays near 100 ms."""
@@ -40,7 +44,7 @@ class LeaseKeeper:
         plan: What to keep.
         on_gained: Told of each lease that was not held before.
         on_lost: Told of each terminal that is not held any more, before it is given back.
-        on_losing: Awaited for each terminal that is about to be given back, for 5 s at most and
+        on_losing: Awaited for each terminal that is about to be given back, for 25 s at most and
             for several at the same time; the lease is held and renewed meanwhile. Not for one
             that another replica has taken.
         clock: Monotonic seconds, which go on while the process is stopped.

@@ -51,6 +51,13 @@ class LoginBudgetStore(RedisStore):
         burst = max(1.0, per_minute / 60 * BURST_S)
         left = min(SPARED * burst, burst - 1) if spare else 0.0
         between_us = 60e6 / per_minute
+        return await self._taken(self._keys.logins(server), between_us, burst, left)
+
+    async def take_connect(self, user_id: str, per_minute: float) -> float:
+        """Ask for one connect of a user; as `take`, with a minute's worth at once."""
+        burst = max(1.0, per_minute)
+        return await self._taken(self._keys.connects(user_id), 60e6 / per_minute, burst, 0.0)
+
+    async def _taken(self, key: str, between_us: float, burst: float, left: float) -> float:
         args = (repr(between_us), repr(burst), repr(left))
-        wait_us = await self._run(_TAKE, (self._keys.logins(server),), *args)
-        return int(wait_us) / 1e6
+        return int(await self._run(_TAKE, (key,), *args)) / 1e6

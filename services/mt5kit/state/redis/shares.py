@@ -11,8 +11,8 @@ SHARE_TTL_MS = 3_000
 CALLERS_PER_SCRIPT = 200
 """A script of so many callers and ten replicas holds Redis up for a few milliseconds."""
 
-Kind = Literal["key", "account", "connect"]
-"""Whose rate: an API key's, an account's, or that of a user who connects accounts."""
+Kind = Literal["key", "account"]
+"""Whose rate: an API key's, or an account's."""
 
 _SHARE = Lua(
     "-- KEYS share of each caller; ARGV replica, rate, TTL ms, then the demand of each"

@@ -157,7 +157,7 @@ CREATE TABLE IF NOT EXISTS terminal_events (
 );
 CREATE INDEX IF NOT EXISTS idx_terminal_events_terminal ON terminal_events (terminal_id, at DESC);
 CREATE INDEX IF NOT EXISTS idx_terminal_events_at ON terminal_events (at);
-COMMENT ON TABLE terminal_events IS 'Connects, losses and restarts; uptime is computed from it.';
+COMMENT ON TABLE terminal_events IS 'Leased, released, up and down, as the replica saw it; uptime is computed from it.';
 
 CREATE TABLE IF NOT EXISTS audit_log (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

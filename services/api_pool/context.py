@@ -215,7 +215,9 @@ class _Wiring:
             login_timeout_s=settings.login_timeout_s,
             metrics=self.session_metrics,
         )
-        forwarder = Forwarder(Secret(settings.internal_key.get_secret_value()))
+        forwarder = Forwarder(
+            Secret(settings.internal_key.get_secret_value()), settings.lease_ttl_ms / 1000
+        )
         router = TurnRouter(fleet, local, self.places, self.leases, forwarder, self.watch)
         http_metrics = HttpMetrics(self.registry)
         pulse = self._pulse(fleet)

@@ -83,10 +83,17 @@ class Forwarder:
 
     Args:
         key: What opens their `/internal/`.
+        lease_ttl_s: After which a dead owner's terminals are another's.
         transport: How requests travel; a test may give its own.
     """
 
-    def __init__(self, key: Secret, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        key: Secret,
+        lease_ttl_s: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._lease_ttl_s = lease_ttl_s
         self._client = httpx.AsyncClient(
             headers={KEY_HEADER: key.reveal(), "Content-Type": "application/json"},
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=KEEPALIVE_S),
@@ -119,15 +126,18 @@ class Forwarder:
                 "too many wait for other replicas' terminals", retry_after_s=deadline_s
             ) from crowded
         except (httpx.ConnectError, httpx.ConnectTimeout) as unreached:
-            raise TerminalMoved("the terminal's owner cannot be reached") from unreached
+            raise self._gone("the terminal's owner cannot be reached") from unreached
         except httpx.TimeoutException as late:
             raise TerminalTimeout("the terminal's owner did not answer") from late
         except httpx.HTTPError as lost:
             if isinstance(turn, ProofTurn):
                 # Never a second try of a password by ourselves.
                 raise TerminalTimeout("the terminal's owner ended meanwhile") from lost
-            raise TerminalMoved("the terminal's owner ended meanwhile") from lost
+            raise self._gone("the terminal's owner ended meanwhile") from lost
         return _taken(answer, turn)
+
+    def _gone(self, why: str) -> TerminalMoved:
+        return TerminalMoved(why, retry_after_s=self._lease_ttl_s)
 
     async def aclose(self) -> None:
         """Hang up."""

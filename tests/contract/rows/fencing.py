@@ -83,6 +83,20 @@ def sized(case: Case) -> None:
     assert size.orders == len(agent.done_orders(*EVER))
 
 
+@row(548, "refused credentials are not tried again unless to prove them", Need.GUARD)
+def not_tried_again(case: Case) -> None:
+    agent = case.agent()
+    with pytest.raises(NotIn):
+        agent.sign_in(case.target.home, password="wrong")
+    logins = case.mt5.eval("__import__('sys').modules['_mt5_swarm_fence'].logins")
+    with pytest.raises(NotIn) as again:
+        agent.sign_in(case.target.home, password="wrong", prove=False)
+    assert again.value.code == case.constant("RES_E_AUTH_FAILED")
+    assert case.mt5.eval("__import__('sys').modules['_mt5_swarm_fence'].logins") == logins
+    # The right password is another matter, and lets the account in.
+    agent.sign_in(case.target.home, prove=False)
+
+
 @row(550, "the first poll answers at once, the next with what has changed", Need.POLL, core=True)
 def polled(case: Case) -> None:
     agent = case.agent()

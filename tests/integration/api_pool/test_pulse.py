@@ -93,6 +93,9 @@ class Replica:
             **parts,
         )
 
+    def measure(self) -> None:
+        self.measured = True
+
     def entries(self) -> dict[str, TerminalEntry]:
         return {
             one: TerminalEntry(self.instance_id, one not in self.down, now_ms(), 1500, 0)

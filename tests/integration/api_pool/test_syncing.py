@@ -105,10 +105,13 @@ class Replica:
         return self.owned[self.terminal_id].scheduler
 
     async def to_refresh(self, account_id: str) -> Entrant | None:
-        async def credentials() -> Credentials:
-            return Credentials(IDENTITY, Secret("none"))
+        return None if self.ended else self.entrant(account_id, IDENTITY)
 
-        return None if self.ended else Entrant(account_id, IDENTITY, credentials)
+    def entrant(self, account_id: str, identity: AccountIdentity) -> Entrant:
+        async def credentials() -> Credentials:
+            return Credentials(identity, Secret("none"))
+
+        return Entrant(account_id, identity, credentials)
 
     async def status(self, job: SyncJob) -> SyncJob:
         known = await self.store.get(job.sync_id)

@@ -60,7 +60,7 @@ def answered(told: ForwardedAnswer) -> httpx.Response:
 
 
 async def forwarded(answer: Answer, turn: TurnRequest = LOOK, deadline_s: float = 3) -> Taken:
-    forwarder = Forwarder(Secret("the-internal-key"), httpx.MockTransport(answer))
+    forwarder = Forwarder(Secret("the-internal-key"), 10.0, httpx.MockTransport(answer))
     try:
         return await forwarder.take(URL, "t-1", turn, deadline_s)
     finally:

@@ -109,6 +109,7 @@ class SwitchingTerminal:
         self.passwords_tried: list[tuple[AccountIdentity, str]] = []
         self.refused: set[tuple[AccountIdentity, str]] = set()
         self.silent: set[str] = set()
+        self.hanging: set[AccountIdentity] = set()
         self.renamed: dict[AccountIdentity, AccountIdentity] = {}
         self.faults: deque[Mt5SwarmError] = deque()
         self.away = self.frozen = False
@@ -139,7 +140,7 @@ class SwitchingTerminal:
             await asyncio.sleep(self.look_s)
             return SignedIn(False, snapshot_of(who))
         self.now_in = None
-        if who.server in self.silent:
+        if who.server in self.silent or who in self.hanging:
             await asyncio.sleep(deadline_s - 2)
             raise BrokerTimeout("silence", retry_after_s=30)
         await asyncio.sleep(self.switch_s)
@@ -275,10 +276,10 @@ class Bench:
     book: Book = field(default_factory=Book)
     passwords: dict[str, str] = field(default_factory=dict)
     no_lease: Mt5SwarmError | None = None
+    refusals: RefusalMemory = field(default_factory=RefusalMemory)
 
     def __post_init__(self) -> None:
         self.metrics = TerminalMetrics(CollectorRegistry())
-        self.refusals = RefusalMemory()
 
     async def __aenter__(self) -> Self:
         parts = SchedulerParts(self.metrics, self.book, self.book, self.book, self.refusals)

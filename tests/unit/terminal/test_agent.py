@@ -245,6 +245,139 @@ def test_sign_in_reuses_the_session_unless_it_must_prove(
     }
 
 
+REFUSED = {"kind": "login_refused", "code": -6, "text": "Authorization failed"}
+
+
+def sign_in(
+    agent: Any, instance: Any, login: int = 2, password: str = "pw", **how: Any
+) -> dict[str, Any]:
+    token, server = how.get("token", 5), how.get("server", "S")
+    prove = how.get("prove", False)
+    return call(agent, instance, "sign_in", token, login, password, server, 1000, prove)
+
+
+def test_refused_credentials_are_not_tried_again(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    module.refuse_login = (-6, "Authorization failed")
+    assert sign_in(agent, instance)["error"] == REFUSED
+    module.refuse_login = (-6, "Another text")
+    for _ in range(3):
+        assert sign_in(agent, instance)["error"] == REFUSED
+    assert len(module.timeouts) == 1
+    # Any other password, login or server is tried.
+    for other in ({"password": "px"}, {"login": 3}, {"server": "T"}):
+        assert sign_in(agent, instance, **other)["error"]["text"] == "Another text"
+    assert len(module.timeouts) == 4
+
+
+def test_another_owner_does_not_try_refused_credentials_either(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    old, new = load(), load()
+    module.refuse_login = (-6, "Authorization failed")
+    assert sign_in(old, old.Agent(), token=5)["error"] == REFUSED
+    module.refuse_login = None
+    assert sign_in(new, new.Agent(), token=6)["error"] == REFUSED
+    assert len(module.timeouts) == 1
+
+
+def test_a_person_may_try_again_and_a_login_forgets_what_was_refused(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    old, new = load(), load()
+    older, newer = old.Agent(), new.Agent()
+    module.refuse_login = (-6, "Authorization failed")
+    for password in ("pw", "px"):
+        assert sign_in(old, older, password=password)["error"] == REFUSED
+    sign_in(old, older, 3)
+    assert sign_in(new, newer, prove=True, token=6)["error"] == REFUSED
+    assert len(module.timeouts) == 4
+    module.refuse_login = None
+    assert "answer" in sign_in(new, newer, prove=True, token=6)
+    module.login_now = None
+    for password in ("pw", "px"):
+        assert "answer" in sign_in(new, newer, password=password, token=6)
+        module.login_now = None
+    # Of another account it says nothing.
+    assert sign_in(new, newer, 3, token=6)["error"] == REFUSED
+
+
+def test_a_login_that_nobody_asked_to_prove_forgets_refusals_too(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    module.refuse_login = (-6, "Authorization failed")
+    # What a person mistyped is remembered as well.
+    assert sign_in(agent, instance, password="mistyped", prove=True)["error"] == REFUSED
+    module.refuse_login = None
+    assert sign_in(agent, instance, password="mistyped")["error"] == REFUSED
+    assert "answer" in sign_in(agent, instance)
+    module.login_now = None
+    assert "answer" in sign_in(agent, instance, password="mistyped")
+
+
+@pytest.mark.parametrize("error", [(-10005, "IPC timeout"), (-1, "Terminal: Call failed")])
+def test_only_a_refusal_by_the_broker_is_remembered(
+    load: Callable[[], Any], module: FakeModule, error: tuple[int, str]
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    module.refuse_login = error
+    assert sign_in(agent, instance)["error"]["code"] == error[0]
+    module.refuse_login = None
+    assert "answer" in sign_in(agent, instance)
+
+
+def test_an_account_that_is_in_is_read_whatever_was_refused(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    module.refuse_login = (-6, "Authorization failed")
+    sign_in(agent, instance)
+    module.login_now = (2, "S")
+    assert sign_in(agent, instance)["answer"]["logged_in"] is False
+
+
+def test_what_is_remembered_of_refusals_is_bounded_and_holds_no_password(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    instance = agent.Agent()
+    agent.MOST_REFUSED = 3
+    module.refuse_login = (-6, "Authorization failed")
+    for number in range(5):
+        sign_in(agent, instance, password=f"hunter{number}")
+    assert len(instance.fence.refused) == 3
+    assert "hunter" not in repr(vars(instance.fence))
+    tried = len(module.timeouts)
+    sign_in(agent, instance, password="hunter4")
+    assert len(module.timeouts) == tried
+    # The oldest was forgotten.
+    sign_in(agent, instance, password="hunter0")
+    assert len(module.timeouts) == tried + 1
+
+
+def test_a_fence_of_an_older_version_learns_to_remember(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent = load()
+    fence = agent.Agent().fence
+    key = fence.refusal_key
+    del fence.refused, fence.refusal_key
+    assert agent.Agent().fence is fence
+    assert fence.refused == {}
+    # Drawn anew, and then the same for all.
+    assert fence.refusal_key not in {None, key}
+    key = fence.refusal_key
+    agent.Agent()
+    assert fence.refusal_key == key
+
+
 def test_a_fault_tells_its_type_and_nothing_it_held(
     load: Callable[[], Any], module: FakeModule
 ) -> None:

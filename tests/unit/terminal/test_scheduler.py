@@ -7,6 +7,7 @@ import pytest
 from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 
 from mt5kit.errors import (
+    BrokerTimeout,
     CallFailed,
     Conflict,
     ServiceOverloaded,
@@ -242,7 +243,8 @@ async def test_the_queue_is_bounded_and_says_how_long() -> None:
         await asyncio.sleep(0.1)
         with pytest.raises(ServiceOverloaded) as refused:
             await bench.see(4)
-        assert refused.value.retry_after_s == pytest.approx(6.0)
+        # What is left of the first login, two more, and one for the fourth.
+        assert refused.value.retry_after_s == pytest.approx(5.9, abs=0.01)
         await asyncio.gather(*waiting)
 
 
@@ -338,3 +340,59 @@ async def test_expected_waits_count_the_logins_ahead() -> None:
         await asyncio.sleep(0)
         assert bench.scheduler.expected_wait_s("a4") == pytest.approx(4.5)
         await asyncio.gather(*waiting)
+
+
+@virtual
+async def test_expected_waits_count_what_is_left_of_the_login_under_way() -> None:
+    async with Bench() as bench:
+        await bench.see(1)
+        expected = bench.scheduler.expected_wait_s
+        waiting = bench.ask(2)
+        await asyncio.sleep(1.0)
+        # Half a second, and for those who are not in a login of their own.
+        assert expected("a2") == pytest.approx(0.5, abs=0.01)
+        behind = bench.ask(4)
+        await asyncio.sleep(0)
+        # The login that this one waits for anyway is not its own once more.
+        assert expected("a4") == pytest.approx(2.0, abs=0.01)
+        behind.cancel()
+        await asyncio.wait({behind})
+        assert expected("a1") == expected() == pytest.approx(2.0, abs=0.01)
+        await waiting
+        # The same where nobody waits for the login.
+        bench.book.rates = {"a3": 1.0}
+        bench.entrant(3)
+        await bench.see(2)
+        await asyncio.sleep(1.0)
+        assert expected("a3") == pytest.approx(0.5, abs=0.05)
+        assert expected("a1") == pytest.approx(2.0, abs=0.05)
+
+
+@virtual
+async def test_what_is_late_already_is_expected_to_last_as_long_again() -> None:
+    async with Bench(SchedulerRules(login_deadline_s=42.0)) as bench:
+        await bench.see(1)
+        bench.terminal.hanging.add(identity(2))
+        hung = bench.ask(2)
+        for lasted_s, left_s in ((5.0, 5.0), (15.0, 15.0), (35.0, 20.0)):
+            await asyncio.sleep(lasted_s - (now() - 1.5))
+            assert bench.scheduler.expected_wait_s("a1") == pytest.approx(left_s + 1.5, abs=0.05)
+        with pytest.raises(BrokerTimeout):
+            await hung
+
+
+@virtual
+async def test_expected_waits_count_the_silence_of_a_broker() -> None:
+    async with Bench() as bench:
+        await bench.see(1)
+        bench.terminal.hanging.add(identity(2))
+        with pytest.raises(BrokerTimeout) as hung:
+            await bench.see(2)
+        assert hung.value.retry_after_s
+        assert bench.scheduler.expected_wait_s("a2") == pytest.approx(18.0 + 1.5, abs=0.05)
+        assert bench.scheduler.expected_wait_s("a1") == pytest.approx(1.5)
+        bench.terminal.hanging.add(identity(3))
+        with pytest.raises(BrokerTimeout):
+            await bench.see(3)
+        # Two of them: it is the server.
+        assert bench.scheduler.expected_wait_s("a1") == pytest.approx(18.0 + 1.5, abs=0.05)

@@ -134,6 +134,38 @@ async def test_a_job_of_the_hot_account_itself_gets_its_steps() -> None:
 
 
 @virtual
+async def test_pages_asked_for_one_after_another_cost_one_switch() -> None:
+    async with Bench() as bench:
+        bench.book.rates = {f"a{n}": 1.0 for n in range(2, 6)}
+        for number in range(2, 6):
+            bench.entrant(number)
+        await asyncio.sleep(20)
+        for _ in range(5):
+            await start(bench, 1, 1)
+            await asyncio.sleep(0.005)
+        assert bench.terminal.ops("login").count(("login", 1)) == 1
+        # And nobody comes any more: refreshes go on.
+        at, logins = now(), len(bench.terminal.ops("login"))
+        await asyncio.sleep(0.3 + 1.5)
+        assert len(bench.terminal.ops("login")) == logins + 1
+        began = next(call.began for call in bench.terminal.calls if call.ended > at + 1)
+        assert began <= at + 0.25
+
+
+@virtual
+async def test_the_next_page_is_not_waited_for_while_somebody_waits() -> None:
+    async with Bench() as bench:
+        await start(bench, 1, 1)
+        asked = now()
+        await bench.see(2)
+        assert now() - asked == pytest.approx(1.5, abs=0.01)
+        await start(bench, 1, 1)
+        asked = now()
+        await start(bench, 2, 1)
+        assert now() - asked == pytest.approx(1.5 + 0.25, abs=0.01)
+
+
+@virtual
 async def test_a_long_job_and_refreshes_share_the_terminal() -> None:
     async with Bench(SchedulerRules(job_patience_s=5.0)) as bench:
         bench.book.rates = {f"a{n}": 1.0 for n in range(2, 12)}

@@ -1,14 +1,16 @@
 """Credentials a broker refused, brokers that are silent, and budgets that are used up."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 
 from mt5kit.errors import BrokerTimeout, LoginRefused, ServiceOverloaded, StaleToken
 from mt5kit.secret import Secret
 from mt5kit.terminal.credentials import Credentials
-from mt5kit.terminal.scheduling import Done, SchedulerRules
+from mt5kit.terminal.scheduling import Done, RefusalMemory, SchedulerRules
 
 
 @virtual
@@ -109,6 +111,173 @@ async def test_the_memory_of_refusals_holds_no_password() -> None:
             with pytest.raises(LoginRefused):
                 await other.see(1)
             assert other.refusals._refused["a1"][0] != fingerprint
+
+
+def test_all_refusals_are_forgotten_at_once() -> None:
+    memory = RefusalMemory()
+    for number in (1, 2):
+        typed = Credentials(identity(number), Secret("pw"))
+        memory.remember(f"a{number}", typed, LoginRefused("no"))
+    memory.clear_all()
+    for number in (1, 2):
+        assert not memory.knows(f"a{number}")
+        memory.check(f"a{number}", Credentials(identity(number), Secret("pw")))
+
+
+@virtual
+async def test_a_broker_that_refuses_refreshes_is_given_none_for_a_while() -> None:
+    async with Bench() as bench:
+        bench.terminal.refused = {(identity(number), "pw") for number in range(1, 6)}
+        for number in range(1, 6):
+            bench.entrant(number)
+        for number in range(6, 9):
+            bench.entrant(number, "Other")
+        bench.book.rates = {f"a{number}": 1.0 for number in range(1, 9)}
+        with capture_logs() as logs:
+            await asyncio.sleep(300)
+        tried = [who for who, _ in bench.terminal.passwords_tried if who.server == "S"]
+        assert len(tried) == len(bench.book.refusals) == 2
+        assert logs.count({"event": "refreshes_paused", "server": "S", "log_level": "warning"}) == 1
+        told = [entry for entry in logs if entry["event"] == "login_refused"]
+        assert {(entry["account_id"], entry["server"], entry["spare"]) for entry in told} == {
+            (account_id, "S", True) for account_id in bench.book.refusals
+        }
+        assert {entry["terminal"] for entry in told} == {"t-1"}
+        # The other server goes on, and so does who is waited for.
+        assert bench.book.looks[-1][1] > 295
+        bench.terminal.refused.clear()
+        left = next(n for n in range(1, 6) if f"a{n}" not in bench.book.refusals)
+        bench.book.rates = {f"a{left}": 1.0}
+        assert (await bench.see(left)).value.identity == identity(left)
+        # While it is in, looking at it costs no login.
+        await asyncio.sleep(10)
+        assert now() - bench.book.looks[-1][1] < 1
+        # Another scheduler of the process heeds the pause, and its end.
+        async with Bench(refusals=bench.refusals) as another:
+            another.book.rates = {"a9": 1.0}
+            another.entrant(9)
+            await asyncio.sleep(600 - now())
+            assert another.terminal.ops("login") == []
+            await asyncio.sleep(20)
+            assert another.terminal.ops("login") == [("login", 9)]
+
+
+def test_a_pause_is_told_once_and_not_lengthened() -> None:
+    memory = RefusalMemory()
+    assert not memory.spare_refused("a1", "S", 0.0)
+    assert memory.spare_refused("a2", "S", 10.0)
+    # Logins of other terminals that were under way.
+    assert not memory.spare_refused("a3", "S", 15.0)
+    assert not memory.spare_refused("a4", "Other", 16.0)
+    assert memory.paused_until("S") == 610.0
+    assert memory.paused_until("Other") < 0
+    assert not memory.spare_refused("a5", "S", 611.0)
+    assert memory.spare_refused("a6", "S", 612.0)
+
+
+@virtual
+async def test_refusals_far_apart_or_waited_for_pause_nothing() -> None:
+    async with Bench() as bench:
+        bench.terminal.refused = {(identity(number), "pw") for number in range(1, 5)}
+        with capture_logs() as logs:
+            for number in (1, 2):
+                with pytest.raises(LoginRefused):
+                    await bench.see(number)
+            for number in (3, 4):
+                bench.entrant(number)
+                bench.book.rates = {f"a{number}": 1.0}
+                await asyncio.sleep(70)
+        assert bench.book.refusals == ["a1", "a2", "a3", "a4"]
+        assert "refreshes_paused" not in {entry["event"] for entry in logs}
+        assert [entry["spare"] for entry in logs if entry["event"] == "login_refused"] == [
+            False,
+            False,
+            True,
+            True,
+        ]
+
+
+@virtual
+async def test_a_login_that_hangs_holds_back_its_account_alone() -> None:
+    async with Bench() as bench:
+        bench.terminal.hanging.add(identity(1))
+        with capture_logs() as logs, pytest.raises(BrokerTimeout):
+            await bench.see(1)
+        assert logs == [
+            {
+                "event": "broker_silent",
+                "log_level": "warning",
+                "terminal": "t-1",
+                "server": "S",
+            }
+        ]
+        asked = now()
+        with pytest.raises(BrokerTimeout):
+            await bench.see(1)
+        assert now() - asked < 0.1
+        assert (await bench.see(2)).value.identity == identity(2)
+        # After a login there the next to hang is the first again.
+        await asyncio.sleep(20)
+        bench.terminal.hanging.add(identity(3))
+        with pytest.raises(BrokerTimeout):
+            await bench.see(3)
+        assert (await bench.see(2)).value.identity == identity(2)
+
+
+@virtual
+async def test_a_second_account_that_hangs_silences_the_server() -> None:
+    async with Bench() as bench:
+        bench.terminal.hanging |= {identity(1), identity(2)}
+        for number in (1, 2):
+            with pytest.raises(BrokerTimeout):
+                await bench.see(number)
+        asked = now()
+        with pytest.raises(BrokerTimeout):
+            await bench.see(3)
+        assert now() - asked < 0.1
+        bench.entrant(4, "Other")
+        assert (await bench.see(4)).value.identity == identity(4, "Other")
+        await asyncio.sleep(20)
+        assert (await bench.see(3)).value.identity == identity(3)
+
+
+@virtual
+async def test_refreshes_do_not_starve_for_one_that_hangs() -> None:
+    async with Bench() as bench:
+        bench.terminal.hanging.add(identity(1))
+        for number in range(1, 6):
+            bench.entrant(number)
+        bench.book.rates = {f"a{number}": 1.0 for number in range(1, 6)}
+        with capture_logs():
+            await asyncio.sleep(3600)
+        calls = [call for call in bench.terminal.calls if call.who == identity(1)]
+        assert len(calls) >= 3
+        assert sum(call.ended - call.began for call in calls) < 0.1 * 3600
+        for number in range(2, 6):
+            assert bench.terminal.ops("login").count(("login", number)) > 300
+        # The others of its server go on at once.
+        logins = [call for call in bench.terminal.calls if call.op == "login"]
+        for hung, after in pairwise(logins):
+            if hung.who == identity(1):
+                assert after.began - hung.ended < 0.1
+
+
+@virtual
+async def test_refreshes_come_back_with_their_broker() -> None:
+    async with Bench() as bench:
+        bench.terminal.silent.add("S")
+        for number in range(1, 6):
+            bench.entrant(number)
+        bench.book.rates = {f"a{number}": 1.0 for number in range(1, 6)}
+        with capture_logs():
+            await asyncio.sleep(600)
+        assert len(bench.terminal.ops("login")) * 18 < 0.55 * 600
+        bench.terminal.silent.clear()
+        back = now()
+        while not bench.book.looks:
+            await asyncio.sleep(0.1)
+        # A login under way, and the silence after it.
+        assert now() - back < 3 * 18
 
 
 @virtual

@@ -38,6 +38,7 @@ class Visit:
         owes_look: Those who came during the login have not had their look.
         for_job: A job waited so long that the visit is also its own, for `patience_s`.
         looked_last: The latest thing done was a look and not a step of a job.
+        job_ended: When a job last had its result.
     """
 
     identity: AccountIdentity | None = None
@@ -46,6 +47,7 @@ class Visit:
     owes_look: bool = False
     for_job: bool = False
     looked_last: bool = False
+    job_ended: float = -math.inf
 
     @property
     def account_id(self) -> str | None:
@@ -170,10 +172,23 @@ class Agenda:
             turn.fail(copy_of(error))
             self.remove(turn)
 
-    def logins_ahead(self, identity: AccountIdentity | None) -> int:
-        """Logins that those who wait now will take."""
+    def logins_ahead(
+        self, identity: AccountIdentity | None, under_way: Key | ProofTurn | None = None
+    ) -> int:
+        """Logins that those who wait now will take.
+
+        Args:
+            identity: Who is in.
+            under_way: Whose login has begun: it is not counted.
+        """
         keys = set(self._looks) | {job.key for job in self._jobs}
-        return len(self._proofs) + sum(key[1] != identity for key in keys)
+        proofs = sum(proof is not under_way for proof in self._proofs)
+        return proofs + sum(key[1] != identity and key != under_way for key in keys)
+
+    def awaits(self, account_id: str) -> bool:
+        """Whether anybody waits for an account already."""
+        keys = [*self._looks, *(job.key for job in self._jobs)]
+        return any(key[0] == account_id for key in keys)
 
     def next(self, now: float, visit: Visit) -> Action:
         """What to do now."""

@@ -147,7 +147,11 @@ class TurnLoop:
     async def _use_idle_time(self, rest: Rest, now: float) -> None:
         pick = self._refresher.pick()
         probe_at = self.visits.last_call + self._rules.probe_every_s
-        if isinstance(pick, Pick):
+        visit = self.visits.visit
+        linger_until = visit.job_ended + self._rules.job_linger_s
+        if isinstance(pick, Pick) and pick.account_id != visit.account_id and now < linger_until:
+            await self._rest(min(rest.until, linger_until) - now)
+        elif isinstance(pick, Pick):
             await self._refresher.refresh(pick.account_id, self._undisturbed)
         elif probe_at <= now:
             await self._probe()

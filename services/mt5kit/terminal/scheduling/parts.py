@@ -99,13 +99,15 @@ class SchedulerRules:
     patience_s: float = 1.0
     # A thirtieth of a switch and back is risked for sparing both.
     linger_s: float = 0.1
-    # An account is not logged in for a refresh more often; brokers count logins.
+    # An account is not logged in for a refresh more often, and where it is read seldom, less.
     min_period_s: float = 5.0
     # While it is in, looking costs milliseconds.
     dwell_look_s: float = 0.25
     # A job goes behind looks for this long, then has a visit to itself, and gives way to
     # refreshes after the same time.
     job_patience_s: float = 5.0
+    # Who reads history page by page asks for the next one well within this: a refresh can wait.
+    job_linger_s: float = 0.25
     probe_every_s: float = 2.0
     probe_deadline_s: float = 2.0
     # A read takes milliseconds; beyond this the terminal is frozen, which must show in seconds.

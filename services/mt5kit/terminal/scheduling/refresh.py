@@ -13,12 +13,16 @@ staying pays only where sqrt(p) is more than the sqrt(p) of all others together,
 account is that hot: its home is the terminal. The optimum there is to visit one other account
 at a time, staying at home for 2s * (sqrt(p)/S - 1) in between, which gives 2s * sqrt(p) * S
 in place of (sqrt(p) + S)^2 * s / 2.
+
+Brokers count logins, and an age that nobody sees is worth none: an account that needs a login is
+refreshed at most about twice as often as it is read. Twice, because reads do not come at equal
+distances. Where all of it is read, a terminal is busy with periods far longer than that.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from mt5kit.terminal.scheduling.parts import SchedulerRules
 
@@ -26,6 +30,10 @@ from mt5kit.terminal.scheduling.parts import SchedulerRules
 UNKNOWN_AGE_S: Final = 600.0
 # Before the first login was measured: what the terminals of the field take.
 ASSUMED_SWITCH_S: Final = 1.5
+# Refreshes of an account for each read of it, at most.
+REFRESHES_PER_READ: Final = 2.0
+# Holding back an account whose logins hang doubles until it is this many times the first.
+MOST_DOUBLINGS: Final = 5
 # Records of accounts that left are dropped when they are this many.
 MOST_STRANGERS: Final = 64
 
@@ -67,12 +75,15 @@ class RefreshPlan:
         self._logged_in: dict[str, float] = {}
         self._skipped: dict[str, float] = {}
         self._servers: dict[str, str] = {}
+        self._closed: dict[str, float] = {}
+        self._hung: dict[str, int] = {}
 
     def looked(self, account_id: str, server: str, now: float, *, logged_in: bool) -> None:
         """A look was taken at `now`; with a login, or not."""
         self._looked[account_id] = now
         self._servers[account_id] = server
         self._skipped.pop(account_id, None)
+        self._hung.pop(account_id, None)
         if logged_in:
             self._logged_in[account_id] = now
 
@@ -81,38 +92,61 @@ class RefreshPlan:
         self._skipped[account_id] = until
 
     def skip_server(self, server: str, until: float) -> None:
-        """Leave out every account known to be on a broker server."""
-        for account_id, known in self._servers.items():
-            if known == server:
-                self._skipped[account_id] = max(until, self._skipped.get(account_id, until))
+        """Log no account in that is known to be on a broker server; one that is in is looked at."""
+        self._closed[server] = max(until, self._closed.get(server, until))
+
+    def hung(self, account_id: str, now: float, until: float) -> None:
+        """Leave out an account whose login hung: until then, and twice as long each time."""
+        times = self._hung.get(account_id, 0)
+        self._hung[account_id] = min(times + 1, MOST_DOUBLINGS)
+        self.skip(account_id, now + (until - now) * 2**times)
+
+    def server_of(self, account_id: str) -> str | None:
+        """The broker server of an account that was looked at."""
+        return self._servers.get(account_id)
 
     def forget(self, account_id: str) -> None:
         """The account has gone."""
-        for record in (self._looked, self._logged_in, self._skipped, self._servers):
+        records: tuple[dict[str, Any], ...] = (
+            self._looked,
+            self._logged_in,
+            self._skipped,
+            self._servers,
+            self._hung,
+        )
+        for record in records:
             record.pop(account_id, None)
 
     def next(self, demand: Mapping[str, float], present: Present, now: float) -> Pick | Nothing:
         """The look to take now, or when to ask again."""
         self._drop_strangers(demand)
+        self._closed = {server: until for server, until in self._closed.items() if until > now}
+        here = present.account_id
         weights = {
             account_id: math.sqrt(rate)
             for account_id, rate in demand.items()
-            if rate > 0 and self._skipped.get(account_id, -math.inf) <= now
+            if rate > 0
+            and self._skipped.get(account_id, -math.inf) <= now
+            and (account_id == here or self._servers.get(account_id) not in self._closed)
         }
         wakes = [until for until in self._skipped.values() if until > now]
-        here = present.account_id
+        wakes += self._closed.values()
         if here is not None and here in weights:
             look_at = self._looked.get(here, -math.inf) + self._rules.dwell_look_s
             if look_at <= now:
                 return Pick(here)
             wakes.append(look_at)
-        away, due_at = self._away(weights, present, now)
+        away, due_at = self._away(demand, weights, present, now)
         if away is not None:
             return Pick(away)
         return Nothing(min([*wakes, due_at]))
 
     def _away(
-        self, weights: Mapping[str, float], present: Present, now: float
+        self,
+        demand: Mapping[str, float],
+        weights: Mapping[str, float],
+        present: Present,
+        now: float,
     ) -> tuple[str | None, float]:
         """Whom to log in, or when that may change."""
         here = present.account_id
@@ -121,25 +155,28 @@ class RefreshPlan:
             leave_at = present.since + stay_s(weights, home, present.cost_s)
             if now < leave_at:
                 return None, leave_at
-        elif home is not None and now >= self._due_at(home, self._logged_in, present.cost_s):
-            return home, now
+        elif home is not None:
+            home_at = self._logged_in.get(home, -math.inf)
+            if now >= home_at + self._apart_s(demand[home], present.cost_s):
+                return home, now
         best, best_index, due_at = None, -1.0, math.inf
         for account_id, weight in weights.items():
             if account_id == here:
                 continue
             # Home is looked at without logins all the time, so its last login counts.
             since = self._logged_in if account_id == home else self._looked
-            due = self._due_at(account_id, since, present.cost_s)
+            apart_s = self._apart_s(demand[account_id], present.cost_s)
+            due = since.get(account_id, -math.inf) + apart_s
             due_at = min(due_at, due)
             index = weight * self._age(account_id, now)
             if due <= now and index > best_index:
                 best, best_index = account_id, index
         return best, due_at
 
-    def _due_at(self, account_id: str, since: Mapping[str, float], cost_s: float) -> float:
-        """When a login may begin: it ends in a look, and looks are `min_period_s` apart."""
-        apart_s = max(self._rules.min_period_s - cost_s, 0.0)
-        return since.get(account_id, -math.inf) + apart_s
+    def _apart_s(self, rate: float, cost_s: float) -> float:
+        """From a look to the next login: that ends in a look, and looks are a period apart."""
+        period_s = max(self._rules.min_period_s, 1 / (REFRESHES_PER_READ * rate))
+        return max(period_s - cost_s, 0.0)
 
     def _age(self, account_id: str, now: float) -> float:
         return min(now - self._looked.get(account_id, -math.inf), UNKNOWN_AGE_S)

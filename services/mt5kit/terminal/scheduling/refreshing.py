@@ -6,10 +6,11 @@ from typing import Final
 import structlog
 
 from mt5kit.errors import BrokerTimeout, LoginRefused, Mt5SwarmError, StaleToken
+from mt5kit.terminal.scheduling.gate import BudgetShort, within
 from mt5kit.terminal.scheduling.parts import Entrant, RefreshSource, SchedulerRules
 from mt5kit.terminal.scheduling.refresh import Nothing, Pick, Present, RefreshPlan
 from mt5kit.terminal.scheduling.serving import Serving
-from mt5kit.terminal.scheduling.visits import BudgetShort, Visits, within
+from mt5kit.terminal.scheduling.visits import Visits
 
 log = structlog.get_logger(__name__)
 
@@ -97,16 +98,23 @@ class Refresher:
             return here
 
     async def _look(self, entrant: Entrant, wanted: Callable[[], bool]) -> None:
-        server = entrant.identity.server
+        account_id, server = entrant.account_id, entrant.identity.server
+        silences = self._visits.gate.silences
+        held = silences.until(account_id, server) > self._clock()
         try:
             await self._serving.look(entrant, spare=True, wanted=wanted)
         except BudgetShort as short:
-            self._skip(entrant.account_id, short.wait_s)
+            self._skip(account_id, short.wait_s)
             self._plan.skip_server(short.server, self._clock() + short.wait_s)
-        except BrokerTimeout as silent:
-            wait_s = silent.retry_after_s or RETRY_S
-            self._skip(entrant.account_id, wait_s)
-            self._plan.skip_server(server, self._clock() + wait_s)
+        except BrokerTimeout:
+            # The others of its broker go on, unless it was not the first to hang.
+            now = self._clock()
+            until = max(silences.until(account_id, server), now + RETRY_S)
+            if held:
+                self._plan.skip(account_id, until)
+            else:
+                self._plan.hung(account_id, now, until)
+            self._plan.skip_server(server, silences.server_until(server))
 
     def _skip(self, account_id: str, seconds: float) -> None:
         self._plan.skip(account_id, self._clock() + seconds)

@@ -10,6 +10,7 @@ from mt5kit.errors import Mt5SwarmError, ServiceOverloaded, TerminalMoved, Termi
 from mt5kit.terminal.chunks import Chunk
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.protocol import AccountTerminal
+from mt5kit.terminal.scheduling.gate import within
 from mt5kit.terminal.scheduling.loop import TurnLoop
 from mt5kit.terminal.scheduling.parts import (
     DEFAULT_RULES,
@@ -20,7 +21,6 @@ from mt5kit.terminal.scheduling.parts import (
 )
 from mt5kit.terminal.scheduling.refresh import ASSUMED_SWITCH_S
 from mt5kit.terminal.scheduling.turns import AnyTurn, JobTurn, LookTurn, ProofTurn
-from mt5kit.terminal.scheduling.visits import within
 
 T = TypeVar("T")
 
@@ -174,6 +174,7 @@ class TerminalScheduler:
         self._agenda.arrivals.forget(account_id)
         self._loop.serving.forget(account_id)
         self._loop.plan.forget(account_id)
+        self._visits.gate.silences.forget(account_id)
         if reason is not None:
             self._refusals.clear(account_id)
         if self._visits.visit.account_id == account_id:
@@ -185,14 +186,29 @@ class TerminalScheduler:
         Args:
             account_id: Whose turn; without it, that of an account that is not in.
         """
-        breaker = self._visits.breaker
+        breaker, now = self._visits.breaker, self._clock()
         if breaker.open:
-            return breaker.retry_after_s(self._clock())
-        logins = self._agenda.logins_ahead(self._visits.visit.identity)
-        if account_id is None or account_id != self.current:
-            logins += 1
+            return breaker.retry_after_s(now)
         switch_s = ASSUMED_SWITCH_S if self.switch_s is None else self.switch_s
-        return max(logins * switch_s, LEAST_RETRY_S)
+        logins = self._agenda.logins_ahead(
+            self._visits.visit.identity, self._loop.serving.logging_in
+        )
+        if account_id is None or self._needs_login(account_id):
+            logins += 1
+        wait_s = self._visits.call_left_s(switch_s) + logins * switch_s
+        if account_id is not None and account_id != self.current:
+            server = self._loop.plan.server_of(account_id)
+            silent_s = self._visits.gate.silences.until(account_id, server) - now
+            if silent_s > 0:
+                wait_s = max(wait_s, silent_s + switch_s)
+        return max(wait_s, LEAST_RETRY_S)
+
+    def _needs_login(self, account_id: str) -> bool:
+        """Whether a turn asked for now would take a login that nobody waits for so far."""
+        if account_id == self.current or self._agenda.awaits(account_id):
+            return False
+        login = self._loop.serving.logging_in
+        return not isinstance(login, tuple) or login[0] != account_id
 
     async def _check_refused(self, entrant: Entrant) -> None:
         """Let a refused account fail without queueing, while its credentials are the same."""

@@ -14,11 +14,12 @@ from mt5kit.errors import (
 )
 from mt5kit.terminal.chunks import Done
 from mt5kit.terminal.scheduling.agenda import Agenda, Attend
+from mt5kit.terminal.scheduling.gate import BudgetShort
 from mt5kit.terminal.scheduling.parts import Entrant, SchedulerParts
 from mt5kit.terminal.scheduling.refresh import RefreshPlan
 from mt5kit.terminal.scheduling.telling import Telling
 from mt5kit.terminal.scheduling.turns import AnyJob, AnyTurn, Key, Looked, LookTurn, ProofTurn
-from mt5kit.terminal.scheduling.visits import BudgetShort, Visits
+from mt5kit.terminal.scheduling.visits import Visits
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,13 @@ class Serving:
         if isinstance(turn, LookTurn):
             return turn.key == self._key and turn.satisfied_by(began)
         return turn is self._turn
+
+    @property
+    def logging_in(self) -> Key | ProofTurn | None:
+        """For whom a login is under way, and None without one."""
+        if not self._visits.signing_in:
+            return None
+        return self._turn if isinstance(self._turn, ProofTurn) else self._key
 
     def forget(self, account_id: str) -> None:
         """Tell nobody of a look in progress: its account has gone."""
@@ -165,6 +173,7 @@ class Serving:
             job.spent_s += self._clock() - began
             if isinstance(chunk, Done):
                 job.done(chunk.value, token)
+                self._visits.visit.job_ended = self._clock()
             else:
                 job.next_at = self._clock() + chunk.pause_s
         finally:

@@ -1,6 +1,5 @@
 """Who is in a terminal, and the calls that look and log in."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -12,13 +11,13 @@ from mt5kit.errors import (
     CallFailed,
     LoginRefused,
     Mt5SwarmError,
-    ServiceOverloaded,
     WrongAccount,
 )
 from mt5kit.terminal.credentials import Credentials
-from mt5kit.terminal.protocol import AccountTerminal
+from mt5kit.terminal.protocol import LOGIN_DEADLINE_S, AccountTerminal
 from mt5kit.terminal.scheduling.agenda import Visit
 from mt5kit.terminal.scheduling.breaker import Breaker
+from mt5kit.terminal.scheduling.gate import LoginGate, within
 from mt5kit.terminal.scheduling.parts import Entrant, SchedulerParts, SchedulerRules
 from mt5kit.terminal.scheduling.telling import Telling
 from mt5kit.terminal.scheduling.turns import Looked, ProofTurn
@@ -29,15 +28,8 @@ T = TypeVar("T")
 
 # Weight of the newest login: five logins after a change the estimate has moved two thirds.
 NEWEST_SWITCH: Final = 0.2
-
-
-class BudgetShort(Exception):
-    """The login budget of a broker server is used up for `wait_s` seconds."""
-
-    def __init__(self, server: str, wait_s: float) -> None:
-        super().__init__(f"no login left for {server}")
-        self.server = server
-        self.wait_s = wait_s
+# No call has a longer deadline.
+LONGEST_LEFT_S: Final = LOGIN_DEADLINE_S
 
 
 class Visits:
@@ -68,13 +60,14 @@ class Visits:
         self.switch_s: float | None = None
         self.last_call = clock()
         self.call_began: float | None = None
+        self.signing_in = False
+        self.gate = LoginGate(parts, rules, clock)
         self._terminal = terminal
         self.token = token
         self._parts = parts
         self._rules = rules
         self._clock = clock
         self._last_in: AccountIdentity | None = None
-        self._silent_until: dict[str, float] = {}
 
     async def look(
         self, entrant: Entrant, *, spare: bool, wanted: Callable[[], bool]
@@ -87,7 +80,7 @@ class Visits:
             wanted: Asked before the terminal is taken for a login; the look is None if not.
 
         Raises:
-            BudgetShort: Its broker server has had its logins.
+            BudgetShort: Its broker server has had its logins, or is given none for refreshes.
             LoginRefused: The broker refused the credentials, now or earlier.
             BrokerTimeout: The broker did not answer, now or a moment ago.
             WrongAccount: The login gave another account than the one asked for.
@@ -103,11 +96,11 @@ class Visits:
         if credentials.identity != entrant.identity:
             raise WrongAccount("the account has other credentials now", retry_after_s=1)
         self._parts.refusals.check(entrant.account_id, credentials)
-        self._check_broker(entrant.identity.server)
-        await self._take_login(entrant.identity.server, spare=spare)
+        self.gate.check(entrant, spare=spare)
+        await self.gate.take(entrant.identity.server, spare=spare)
         if not wanted():
             return None
-        return await self._log_in(entrant, credentials)
+        return await self._log_in(entrant, credentials, spare=spare)
 
     async def prove(self, turn: ProofTurn) -> Looked | None:
         """Try credentials by a login, even where the account is in; None if nobody waits now.
@@ -118,7 +111,7 @@ class Visits:
             BrokerTimeout: The broker did not answer.
             TerminalUnavailable: No lease, or no answer.
         """
-        await self._take_login(turn.credentials.identity.server, spare=False)
+        await self.gate.take(turn.credentials.identity.server, spare=False)
         if turn.answer.done():
             return None
         token = self.token()
@@ -158,6 +151,17 @@ class Visits:
         )
         self.visit = Visit()
 
+    def call_left_s(self, switch_s: float) -> float:
+        """Seconds that the call in progress will take still, if logins take `switch_s`."""
+        if self.call_began is None:
+            return 0.0
+        lasted = self._clock() - self.call_began
+        if lasted > switch_s:
+            # What is late already: nothing says more of it than how late.
+            return min(lasted, LONGEST_LEFT_S)
+        # Everything but a login takes milliseconds.
+        return switch_s - lasted if self.signing_in else 0.0
+
     async def timed(self, call: Awaitable[T]) -> T:
         """A call of the terminal, which shows whether it is well."""
         self.call_began = self._clock()
@@ -188,23 +192,40 @@ class Visits:
         self.visit.owes_look, self.visit.looked_last = False, True
         return self._own(entrant, Looked(snapshot, token, began, self._clock(), logged_in=False))
 
-    async def _log_in(self, entrant: Entrant, credentials: Credentials) -> Looked:
+    async def _log_in(self, entrant: Entrant, credentials: Credentials, *, spare: bool) -> Looked:
         token = self.token()
         began = self._clock()
         try:
             looked = await self._sign_in(token, credentials, self._rules.login_deadline_s)
         except LoginRefused as refused:
-            self._parts.refusals.remember(entrant.account_id, credentials, refused)
-            self._events.refused(entrant.account_id, refused)
+            self._refused(entrant, credentials, refused, spare=spare)
             raise
         except BrokerTimeout:
-            # A broker that is away gets at most half of the terminal's time.
-            now = self._clock()
-            self._silent_until[entrant.identity.server] = now + (now - began)
+            server = entrant.identity.server
+            log.warning("broker_silent", terminal=self._terminal.terminal_id, server=server)
+            self.gate.silences.timed_out(entrant.account_id, server, began, self._clock())
             raise
         self._own(entrant, looked)
         self._enter(looked, entrant)
         return looked
+
+    def _refused(
+        self, entrant: Entrant, credentials: Credentials, error: LoginRefused, *, spare: bool
+    ) -> None:
+        """Remember it, and tell."""
+        account_id, server = entrant.account_id, entrant.identity.server
+        log.warning(
+            "login_refused",
+            account_id=account_id,
+            terminal=self._terminal.terminal_id,
+            server=server,
+            spare=spare,
+        )
+        refusals = self._parts.refusals
+        refusals.remember(account_id, credentials, error)
+        self._events.refused(account_id, error)
+        if spare and refusals.spare_refused(account_id, server, self._clock()):
+            log.warning("refreshes_paused", server=server)
 
     async def _sign_in(
         self, token: int, credentials: Credentials, deadline_s: float, *, proof: bool = False
@@ -213,9 +234,13 @@ class Visits:
         # Whatever comes of it, the account that was in may be out.
         self.visit = Visit()
         began = self._clock()
-        signed = await self.timed(
-            self._terminal.sign_in(token, credentials, must_prove=proof, deadline_s=deadline_s)
-        )
+        self.signing_in = True
+        try:
+            signed = await self.timed(
+                self._terminal.sign_in(token, credentials, must_prove=proof, deadline_s=deadline_s)
+            )
+        finally:
+            self.signing_in = False
         ended = self._clock()
         if signed.logged_in:
             self._measure(ended - began)
@@ -233,7 +258,8 @@ class Visits:
     def _enter(self, looked: Looked, entrant: Entrant | None) -> None:
         identity = looked.snapshot.identity
         self.visit = Visit(identity, entrant, looked.ended, owes_look=True, looked_last=True)
-        self._silent_until.pop(identity.server, None)
+        if looked.logged_in:
+            self.gate.silences.logged_in(self.visit.account_id, identity.server)
         if self._last_in not in {None, identity}:
             self._parts.metrics.switches.inc()
         self._last_in = identity
@@ -248,27 +274,3 @@ class Visits:
     def _measure(self, seconds: float) -> None:
         before = seconds if self.switch_s is None else self.switch_s
         self.switch_s = before + NEWEST_SWITCH * (seconds - before)
-
-    def _check_broker(self, server: str) -> None:
-        left = self._silent_until.get(server, 0.0) - self._clock()
-        if left > 0:
-            raise BrokerTimeout("the broker's server did not answer just now", retry_after_s=left)
-
-    async def _take_login(self, server: str, *, spare: bool) -> None:
-        taken = self._parts.budget.take(server, spare=spare)
-        wait_s = await within(self._rules.fetch_deadline_s, taken)
-        if wait_s > 0:
-            raise BudgetShort(server, wait_s)
-
-
-async def within(seconds: float, fetched: Awaitable[T]) -> T:
-    """Something fetched from a store, while the terminal waits for it.
-
-    Raises:
-        ServiceOverloaded: It did not come in time.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            return await fetched
-    except TimeoutError:
-        raise ServiceOverloaded("what a login needs did not come in time") from None

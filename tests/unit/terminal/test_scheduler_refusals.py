@@ -10,7 +10,7 @@ from tests.unit.terminal.scheduling_bench import Bench, identity, now, virtual
 from mt5kit.errors import BrokerTimeout, LoginRefused, ServiceOverloaded, StaleToken
 from mt5kit.secret import Secret
 from mt5kit.terminal.credentials import Credentials
-from mt5kit.terminal.scheduling import Done, RefusalMemory, SchedulerRules
+from mt5kit.terminal.scheduling import Done, Entrant, RefusalMemory, SchedulerRules
 
 
 @virtual
@@ -274,10 +274,33 @@ async def test_refreshes_come_back_with_their_broker() -> None:
         assert len(bench.terminal.ops("login")) * 18 < 0.55 * 600
         bench.terminal.silent.clear()
         back = now()
-        while not bench.book.looks:
+        while {account_id for account_id, _ in bench.book.looks} != bench.book.rates.keys():
             await asyncio.sleep(0.1)
-        # A login under way, and the silence after it.
+        # A login under way, the silence after it, and a login of each.
         assert now() - back < 3 * 18
+
+
+@virtual
+async def test_refreshes_ask_once_of_a_server_that_is_silent() -> None:
+    async with Bench() as bench:
+        for number in range(1, 9):
+            bench.entrant(number)
+        bench.book.rates = {f"a{number}": 1.0 for number in range(1, 9)}
+        await asyncio.sleep(30)
+        bench.terminal.silent.add("S")
+        asked: list[str] = []
+        entrant = bench.book.entrant
+
+        async def counted(account_id: str) -> Entrant | None:
+            asked.append(account_id)
+            return await entrant(account_id)
+
+        bench.book.entrant = counted  # type: ignore[method-assign]
+        logins = len(bench.terminal.ops("login"))
+        with capture_logs():
+            await asyncio.sleep(300)
+        tried = len(bench.terminal.ops("login")) - logins
+        assert len(asked) <= tried + 2
 
 
 @virtual

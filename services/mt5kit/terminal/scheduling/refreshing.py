@@ -100,7 +100,6 @@ class Refresher:
     async def _look(self, entrant: Entrant, wanted: Callable[[], bool]) -> None:
         account_id, server = entrant.account_id, entrant.identity.server
         silences = self._visits.gate.silences
-        held = silences.until(account_id, server) > self._clock()
         try:
             await self._serving.look(entrant, spare=True, wanted=wanted)
         except BudgetShort as short:
@@ -110,11 +109,12 @@ class Refresher:
             # The others of its broker go on, unless it was not the first to hang.
             now = self._clock()
             until = max(silences.until(account_id, server), now + RETRY_S)
-            if held:
+            server_until = silences.server_until(server)
+            if server_until > now:
                 self._plan.skip(account_id, until)
+                self._plan.skip_server(server, server_until)
             else:
                 self._plan.hung(account_id, now, until)
-            self._plan.skip_server(server, silences.server_until(server))
 
     def _skip(self, account_id: str, seconds: float) -> None:
         self._plan.skip(account_id, self._clock() + seconds)

@@ -139,7 +139,7 @@ class SessionAccounts:
             # For the operator: the caller learns only that it is our fault.
             log.error("password_not_opened", account_id=account_id, error=closed.message)  # noqa: TRY400 - the traceback of a vault would tell too much
             raise
-        return Credentials(identity, password)
+        return Credentials(identity, password, stored.login.seal)
 
     def _record(self, account_id: str, state: AccountState, error: AccountError | None) -> None:
         # Of this moment: by the time it is written, other credentials may have come.

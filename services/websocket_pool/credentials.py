@@ -83,7 +83,7 @@ class StoredCredentials:
                 error=closed.message,
             )
             raise
-        credentials = Credentials(login.identity, password)
+        credentials = Credentials(login.identity, password, login.seal)
         return StoredAccount(account_id, credentials, stored.state, login.sealed.ciphertext)
 
     async def refused(self, account: StoredAccount, refusal: LoginRefused) -> None:

@@ -240,7 +240,11 @@ class AgentClient:
         try:
             signed = self.run(
                 self.link.sign_in(
-                    self.token, Credentials(asked, secret), must_prove=prove, deadline_s=deadline_s
+                    self.token,
+                    # What is typed has no seal; what is stored has one, other for each password.
+                    Credentials(asked, secret, b"" if prove else secret.reveal().encode()),
+                    must_prove=prove,
+                    deadline_s=deadline_s,
                 )
             )
         except (LoginRefused, CallFailed, BrokerTimeout) as refused:

@@ -12,10 +12,8 @@ check-then-read alone gave 8 wrong answers in 235. A wrong account is an error, 
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
-import os
 import sys
 import threading
 import time
@@ -70,7 +68,6 @@ def shared_fence() -> Any:
             fence.counted = True
         # An older version of this file made a fence without these.
         if getattr(fence, "refused", None) is None:
-            fence.refusal_key = os.urandom(32)
             fence.refused = {}
     return fence
 
@@ -91,40 +88,28 @@ def _counted(fence: Any, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Refusals:
-    """Credentials the broker refused in this process, whoever owned the terminal then.
+    """Stored credentials that the broker refused in this process, whoever owned it then.
 
-    The fence keeps a keyed hash of each, and the key: neither is of use elsewhere, and no
-    operation answers them. Used under the fence's lock alone.
+    They are known by their seal, a digest of their sealed form, which every good connect makes
+    anew: so what was proven since, be it the same password, is not taken for what was refused.
+    Used under the fence's lock alone.
     """
 
     def __init__(self, fence: Any) -> None:
         """Use what `fence` remembers."""
-        self.key: bytes = fence.refusal_key
-        self.known: dict[bytes, tuple[int, str, str]] = fence.refused
+        self.known: dict[bytes, str] = fence.refused
 
-    def mark(self, login: int, server: str, password: str) -> bytes:
-        """What stands for these credentials."""
-        # repr tells the three apart, whatever they hold.
-        typed = repr((login, server, password)).encode()
-        return hashlib.blake2b(typed, key=self.key, digest_size=32).digest()
-
-    def check(self, mark: bytes) -> None:
+    def check(self, seal: bytes) -> None:
         """Refuse what was refused, in the words of then."""
-        known = self.known.get(mark)
-        if known is not None:
-            raise Refusal("login_refused", known[2], AUTH_FAILED)
+        text = self.known.get(seal)
+        if text is not None:
+            raise Refusal("login_refused", text, AUTH_FAILED)
 
-    def remember(self, mark: bytes, login: int, server: str, text: str) -> None:
-        """Keep a refusal until the account logs in."""
-        self.known.pop(mark, None)
-        self.known[mark] = (login, server, text)
+    def remember(self, seal: bytes, text: str) -> None:
+        """Keep a refusal."""
+        self.known[seal] = text
         if len(self.known) > MOST_REFUSED:
             del self.known[next(iter(self.known))]
-
-    def forget(self, login: int, server: str) -> None:
-        """The account has logged in: what it was refused for may be over."""
-        for mark in [mark for mark, known in self.known.items() if known[:2] == (login, server)]:
-            del self.known[mark]
 
 
 # AccountInfo, positions, orders, (connected, trade_allowed): raw tuples, cheap to compare.
@@ -175,27 +160,30 @@ class Agent:
     # -- operations -----------------------------------------------------------------------------
 
     def sign_in(
-        self, login: int, password: str, server: str, timeout_ms: int, must_prove: bool
+        self,
+        login: int,
+        password: str,
+        server: str,
+        timeout_ms: int,
+        must_prove: bool,
+        seal: bytes = b"",
     ) -> dict[str, Any]:
         """Log in unless the account is in already; answer a full look of the same turn.
 
-        Credentials that the broker has refused to anybody in this process are tried again only
-        where a person asks for it: `must_prove`.
+        Stored credentials that the broker has refused to anybody in this process are not tried
+        again. What a person has just typed has no seal, and is tried.
         """
         info = self.who_is_in(timeout_ms)
         here = info is not None and info.login == login and info.server == server
         if must_prove or not here:
             refusals = Refusals(self.fence)
-            mark = refusals.mark(login, server, password)
-            if not must_prove:
-                refusals.check(mark)
+            refusals.check(seal)
             left_ms = self.left_ms(timeout_ms)
             if not mt5.login(login, password=password, server=server, timeout=left_ms):
                 code, text = mt5.last_error()
-                if code == AUTH_FAILED:
-                    refusals.remember(mark, login, server, str(text))
+                if code == AUTH_FAILED and seal:
+                    refusals.remember(seal, str(text))
                 raise Refusal("login_refused", str(text), int(code))
-            refusals.forget(login, server)
             # Who is in is what the terminal reports, not what was typed.
             info = mt5.account_info()
             if info is None:

@@ -111,7 +111,8 @@ class TerminalLink:
         """See `AccountTerminal.sign_in`."""
         identity = credentials.identity
         timeout_ms = _module_timeout_ms(deadline_s, LOGIN_MARGIN_S)
-        args = (identity.login, credentials.password, identity.server, timeout_ms, must_prove)
+        login = (identity.login, credentials.password, identity.server)
+        args = (*login, timeout_ms, must_prove, credentials.seal)
         try:
             signed = await self._ask(self._calls, SignedIn, "sign_in", token, args, deadline_s)
         except Mt5SwarmError as failure:

@@ -86,8 +86,10 @@ def sized(case: Case) -> None:
 @row(548, "refused credentials are not tried again unless to prove them", Need.GUARD)
 def not_tried_again(case: Case) -> None:
     agent = case.agent()
-    with pytest.raises(NotIn):
-        agent.sign_in(case.target.home, password="wrong")
+    # The first one, typed, ends the session; the second one counts as stored.
+    for prove in (True, False):
+        with pytest.raises(NotIn):
+            agent.sign_in(case.target.home, password="wrong", prove=prove)
     logins = case.mt5.eval("__import__('sys').modules['_mt5_swarm_fence'].logins")
     with pytest.raises(NotIn) as again:
         agent.sign_in(case.target.home, password="wrong", prove=False)

@@ -1,5 +1,6 @@
 """What is read from the accounts table, and how."""
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
@@ -79,6 +80,11 @@ class StoredLogin(msgspec.Struct, frozen=True):
     def identity(self) -> AccountIdentity:
         """What the terminal must report after a login with them."""
         return AccountIdentity(self.binding.login, self.binding.server)
+
+    @property
+    def seal(self) -> bytes:
+        """A digest of the sealed password: other for every connect, the same under every key."""
+        return hashlib.sha256(self.sealed.ciphertext).digest()
 
 
 def account_row(row: asyncpg.Record) -> AccountRow:

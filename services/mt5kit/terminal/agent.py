@@ -224,7 +224,8 @@ class Agent:
 
     def snapshot(self, login: int, server: str) -> dict[str, Any]:
         """Account, positions, orders and terminal status that belong together."""
-        return look_as_json(self.guarded(login, server, coherent_look))
+        seen = time.time()
+        return look_as_json(self.guarded(login, server, coherent_look), seen)
 
     def history(  # noqa: PLR0913, PLR0917 - the values of one query, flat for the wire
         self,
@@ -299,6 +300,7 @@ class Agent:
                 self.check_token(token)
                 if self.generation != self.fence.generation:
                     raise Refusal("superseded", "a newer poll has begun")
+                seen = time.time()
                 look = self.guarded(login, server, coherent_look)
                 cost = time.perf_counter() - began
             if self.seen != look:
@@ -307,7 +309,7 @@ class Agent:
             version = f"{self.generation}.{self.looks}"
             left = deadline - time.monotonic()
             if version != since or left <= 0:
-                return {"version": version, "snapshot": look_as_json(look)}
+                return {"version": version, "snapshot": look_as_json(look, seen)}
             time.sleep(min(max(step_s, IDLE_PER_LOOK * cost), left))
 
 
@@ -329,15 +331,18 @@ def coherent_look(info: Any) -> Look | None:
     return info, positions, orders, (terminal.connected, terminal.trade_allowed)
 
 
-def look_as_json(look: Look) -> dict[str, Any]:
-    """The look with every field under MetaTrader's name, stamped with this machine's clock."""
+def look_as_json(look: Look, seen: float) -> dict[str, Any]:
+    """The look with every field under MetaTrader's name, stamped with this machine's clock.
+
+    `seen` is when it began: whoever asked after that may have done something it does not show.
+    """
     info, positions, orders, (connected, trade_allowed) = look
     return {
         "account": info._asdict(),
         "positions": [position._asdict() for position in positions],
         "orders": [order._asdict() for order in orders],
         "terminal": {"connected": connected, "trade_allowed": trade_allowed},
-        "seen_ms": int(time.time() * 1000),
+        "seen_ms": int(seen * 1000),
     }
 
 

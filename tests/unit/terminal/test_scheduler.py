@@ -249,17 +249,30 @@ async def test_the_queue_is_bounded_and_says_how_long() -> None:
 
 
 @virtual
-async def test_a_deadline_ends_the_waiting() -> None:
+async def test_what_cannot_be_answered_in_time_is_refused_at_once() -> None:
     async with Bench() as bench:
         first = bench.ask(1)
         asked = now()
-        with pytest.raises(ServiceOverloaded):
+        with pytest.raises(ServiceOverloaded) as refused:
             await bench.see(2, deadline_s=1.0)
-        assert now() - asked == pytest.approx(1.0, abs=0.01)
-        # Also in a login of its own that takes no longer than logins do.
+        assert now() - asked < 0.01
+        assert refused.value.retry_after_s == pytest.approx(3.0, abs=0.1)
+        # Those who ask the same as somebody who waits already wait with them.
+        joined = bench.ask(1)
+        assert (await first).value == (await joined).value
+
+
+@virtual
+async def test_a_deadline_ends_the_waiting() -> None:
+    async with Bench() as bench:
+        await bench.see(1)
+        bench.terminal.switch_s = 4.0
+        asked = now()
+        # A login that takes longer than the last ones did, and not yet alarmingly long.
         with pytest.raises(ServiceOverloaded):
-            await bench.see(3, deadline_s=1.0)
-        await first
+            await bench.see(2, deadline_s=3.0)
+        assert now() - asked == pytest.approx(3.0, abs=0.01)
+        await bench.see(2)
         bench.terminal.switch_s = 11.0
         with pytest.raises(TerminalTimeout):
             await bench.see(4, deadline_s=8.0)

@@ -133,6 +133,7 @@ class TerminalScheduler:
         turn = LookTurn(
             asked=asked, deadline=asked + deadline_s, entrant=entrant, max_age_s=max_age_s
         )
+        self._foresee(turn)
         return await self._take(turn, turn.answer)
 
     async def work(
@@ -189,18 +190,14 @@ class TerminalScheduler:
         breaker, now = self._visits.breaker, self._clock()
         if breaker.open:
             return breaker.retry_after_s(now)
-        switch_s = ASSUMED_SWITCH_S if self.switch_s is None else self.switch_s
-        logins = self._agenda.logins_ahead(
-            self._visits.visit.identity, self._loop.serving.logging_in
-        )
+        wait_s = self._queue_s()
         if account_id is None or self._needs_login(account_id):
-            logins += 1
-        wait_s = self._visits.call_left_s(switch_s) + logins * switch_s
+            wait_s += self._switch_s
         if account_id is not None and account_id != self.current:
             server = self._loop.plan.server_of(account_id)
             silent_s = self._visits.gate.silences.until(account_id, server) - now
             if silent_s > 0:
-                wait_s = max(wait_s, silent_s + switch_s)
+                wait_s = max(wait_s, silent_s + self._switch_s)
         return max(wait_s, LEAST_RETRY_S)
 
     def _needs_login(self, account_id: str) -> bool:
@@ -209,6 +206,25 @@ class TerminalScheduler:
             return False
         login = self._loop.serving.logging_in
         return not isinstance(login, tuple) or login[0] != account_id
+
+    def _foresee(self, turn: LookTurn) -> None:
+        """Refuse at once what would not be answered in time: waiting in vain costs everybody."""
+        account_id = turn.entrant.account_id
+        if self._visits.breaker.open or not self._needs_login(account_id):
+            return
+        if turn.asked + self._queue_s() + self._switch_s > turn.deadline:
+            raise self._overloaded()
+
+    @property
+    def _switch_s(self) -> float:
+        return ASSUMED_SWITCH_S if self.switch_s is None else self.switch_s
+
+    def _queue_s(self) -> float:
+        """Seconds that the call in progress and the logins others wait for will take."""
+        logins = self._agenda.logins_ahead(
+            self._visits.visit.identity, self._loop.serving.logging_in
+        )
+        return self._visits.call_left_s(self._switch_s) + logins * self._switch_s
 
     async def _check_refused(self, entrant: Entrant) -> None:
         """Let a refused account fail without queueing, while its credentials are the same."""

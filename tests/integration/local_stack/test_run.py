@@ -251,6 +251,7 @@ def test_a_link_checker_neither_uses_the_link_nor_logs_it(first: Run) -> None:
     assert httpx.get(url).status_code == 200
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_every_process_and_a_second_start_finds_the_data(first: Run) -> None:
     assert len(first.family()) > 22
     before = first.get("/api/mt5/account/demo-1/history/deals?limit=1000")["deals"]
@@ -280,6 +281,8 @@ def test_ctrl_c_ends_every_process_and_a_second_start_finds_the_data(first: Run)
 
 @pytest.mark.long
 def test_a_stack_that_was_killed_leaves_nothing_in_the_way(first: Run) -> None:
+    if first.process.poll() is None:
+        first.end(signal.SIGTERM)
     run = Run(first.data)
     family = run.family()
     os.kill(run.process.pid, signal.SIGKILL)

@@ -74,6 +74,7 @@ def test_what_was_asked_before_changes_nothing(number: int, one: int, two: int) 
     assert mt5.history_orders_get(0, 2**32) == fresh.history_orders_get(0, 2**32)
 
 
+@pytest.mark.long
 @BOUNDED
 @given(st.sampled_from([0, 1, 2]), INSTANTS)
 def test_tickets_are_unique_and_history_explains_the_positions(number: int, now_ms: int) -> None:

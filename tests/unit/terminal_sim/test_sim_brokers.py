@@ -355,6 +355,7 @@ def test_killed_brokers_and_whole_simulators_lose_nothing_with_a_data_directory(
     assert "Traceback" not in str(refused.value)
 
 
+@pytest.mark.long
 def test_terminals_elsewhere_know_the_scenario_of_their_brokers(
     scenario: Path, tmp_path: Path
 ) -> None:

@@ -414,6 +414,7 @@ def test_a_data_directory_is_made_and_is_of_one_simulator_at_a_time(tmp_path: Pa
     assert ready_file.read_text() == "of the first"
 
 
+@pytest.mark.long
 def test_a_data_directory_without_brokers_is_nobodys(tmp_path: Path) -> None:
     options = "--data-dir", str(tmp_path), "--broker", "One=127.0.0.1:1"
     with running(*options), running(*options):

@@ -29,9 +29,11 @@ class Flights:
             take: Takes the turn.
         """
         wanted_ms = now_ms() - max_age_ms
-        while asked in self._flights:
+        # One that has landed may stand there until the loop comes round; waiting for it would not
+        # let the loop come round.
+        while (flight := self._flights.get(asked)) is not None and not flight.done():
             # Who hangs up takes the turn from nobody else.
-            taken = await asyncio.shield(self._flights[asked])
+            taken = await asyncio.shield(flight)
             if taken.as_of_ms >= wanted_ms:
                 return taken
         return await asyncio.shield(self._begun(asked, take))

@@ -129,3 +129,27 @@ async def test_who_hangs_up_takes_nothing_from_the_others_and_a_failure_is_every
     assert len(owner.asked) == 2
     owner.answers[1].set_result(taken(now_ms()))
     await again
+
+
+async def test_a_flight_that_has_just_landed_holds_nobody_up() -> None:
+    flights = Flights()
+    old, young = taken(now_ms() - 30_000), taken(now_ms())
+    landing: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+
+    async def land() -> Taken:
+        return await landing
+
+    async def again() -> Taken:
+        return young
+
+    first = asyncio.create_task(flights.share("alpha", 60_000, land))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    [flight] = flights._flights.values()
+    landing.set_result(old)
+    while not flight.done():
+        await asyncio.sleep(0)
+    # As when the next request is served before the loop has told of the landing.
+    flights._flights["alpha"] = flight
+    assert await flights.share("alpha", 0, again) is young
+    assert await first is old

@@ -34,6 +34,12 @@ _SOCKET_DIR_LIMIT = 80
 _GUARD = 'read -r _; kill -"$1" "$2" 2>/dev/null'
 """Reads a pipe whose other end only we hold: when we die, however that was, it ends the server."""
 
+_LOCK_PATIENCE_S = 0.5
+"""A process that another thread has forked just now holds our lock, too, until it has its own
+program: a server that is stopped and started again must not take that for another run."""
+
+_LOCK_STEP_S = 0.01
+
 
 class EmbeddedServerError(RuntimeError):
     """An embedded server could not be started; the message says what to do about it."""
@@ -134,14 +140,19 @@ class EmbeddedServer(ABC):
     def _take_lock(self) -> IO[str]:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         lock = (self.data_dir / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise EmbeddedServerError(
-                f"{self.title} in {self.data_dir} is in use by another run: stop that one first"
-            ) from None
-        return lock
+        patient_until = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < patient_until:
+                    time.sleep(_LOCK_STEP_S)
+                    continue
+                lock.close()
+                raise EmbeddedServerError(
+                    f"{self.title} in {self.data_dir} is in use by another run: stop that one first"
+                ) from None
+            return lock
 
     def _end_leftover(self) -> None:
         """End a server whose run was killed: we hold the lock, so nobody needs it."""

@@ -98,6 +98,8 @@ class EmbeddedServer(ABC):
         """End the server and everything that came with it; the data stays."""
         if self._process is not None:
             _end(self._process, self.end_signal)
+            # One that had been killed was gone already, and nobody has asked how it ended.
+            self._process.poll()
             self._process = None
         if self._guard is not None:
             self._guard.kill()

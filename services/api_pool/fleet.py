@@ -56,7 +56,6 @@ class OwnedTerminal:
             since_ms=self.since_ms,
             switch_ms=None if switch_s is None else round(switch_s * 1000),
             waiting=self.scheduler.waiting,
-            at_ms=0,
         )
 
 

@@ -108,10 +108,6 @@ class RateLimiter:
             if caller not in self._shares:
                 bucket.retake(self._default, now)
 
-    def set_share(self, caller: str, rate: float) -> None:
-        """What this replica may admit of the caller, in requests per second."""
-        self.set_shares(self._shares | {caller: rate})
-
     def set_shares(self, shares: Mapping[str, float]) -> None:
         """Replace every share; who is not named goes back to the default share."""
         now, before = self._clock(), self._shares

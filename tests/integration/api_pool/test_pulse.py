@@ -71,6 +71,7 @@ class Replica:
         self.board.attach(self.entries)
         self.placements = PlacementStore(redis, KEYS)
         self.counter, self.sessions = ReadCounter(), Sessions()
+        self.measured = False
         self.keys, self.accounts = RateLimiter("key", 100), RateLimiter("account", 20)
         self.budget = ServerBudget(LoginBudgetStore(redis, KEYS), 60, StoreWatch())
         self.metrics = SessionMetrics(CollectorRegistry())
@@ -123,6 +124,7 @@ async def test_replicas_know_each_others_terminals(redis: Redis) -> None:
     await two.pulse.beat()
     await one.pulse.beat()
     assert one.board.up() == {"t-1": 4, "t-2": 4}
+    assert one.measured
     assert set(one.board.bearable()) == {"t-1", "t-2", "t-3"}
 
 

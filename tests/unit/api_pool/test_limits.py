@@ -127,7 +127,7 @@ def test_a_share_that_moves_brings_no_second_burst() -> None:
 def test_who_has_no_share_has_the_default_one() -> None:
     limiter = RateLimiter("account", 20, Clock())
     assert limiter.default_share == 20
-    limiter.set_share("b", 3)
+    limiter.set_shares({"b": 3})
     limiter.set_default_share(5)
     assert sum(admits(limiter, "a") for _ in range(100)) == 5
     assert sum(admits(limiter, "b") for _ in range(100)) == 3

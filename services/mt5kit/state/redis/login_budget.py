@@ -24,7 +24,7 @@ return 0
 
 
 class LoginBudgetStore(RedisStore):
-    """One token bucket per broker server, by the clock of Redis.
+    """One token bucket per broker server, and one per user who connects, by the clock of Redis.
 
     Raises `StateUnavailable` while Redis is away or full: then nobody may log in on this account
     unless the caller keeps a budget of its own.

@@ -118,14 +118,21 @@ CREATE TABLE IF NOT EXISTS websocket_subscriptions (
     is_active BOOLEAN NOT NULL DEFAULT TRUE,
     CHECK (is_active = (disconnected_at IS NULL))
 );
+ALTER TABLE websocket_subscriptions
+    ADD COLUMN IF NOT EXISTS socket UUID NOT NULL DEFAULT gen_random_uuid();
+-- Every heartbeat rewrites the rows of open sockets; spare room keeps that off the indexes.
+ALTER TABLE websocket_subscriptions SET (fillfactor = 70);
+CREATE UNIQUE INDEX IF NOT EXISTS idx_ws_subscriptions_socket ON websocket_subscriptions (socket);
 CREATE INDEX IF NOT EXISTS idx_ws_subscriptions_account ON websocket_subscriptions (account_id);
 CREATE INDEX IF NOT EXISTS idx_ws_subscriptions_user ON websocket_subscriptions (user_id);
 CREATE INDEX IF NOT EXISTS idx_ws_subscriptions_instance
     ON websocket_subscriptions (instance_id) WHERE is_active;
 COMMENT ON TABLE websocket_subscriptions IS 'One row for each socket of a browser.';
 COMMENT ON COLUMN websocket_subscriptions.account_id IS 'accounts.id';
+COMMENT ON COLUMN websocket_subscriptions.socket IS
+    'Its instance''s name for it, so that a row whose writing failed half-way is written again.';
 COMMENT ON COLUMN websocket_subscriptions.is_active IS
-    'A crashed instance leaves TRUE behind; last_heartbeat tells.';
+    'What a crashed instance leaves behind is ended within 15 s by whoever finds it silent.';
 
 CREATE TABLE IF NOT EXISTS instance_registry (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -292,6 +299,54 @@ $$;
 COMMENT ON FUNCTION mend_connecting(INTEGER) IS
     'Puts accounts back that have been connecting for so long: who connected them has died.';
 
+-- The next two are about the sockets of many accounts, of which a worker sees one at a time.
+
+CREATE OR REPLACE FUNCTION beat_subscriptions(p_instance TEXT, p_sockets UUID[]) RETURNS UUID[]
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+    v_missing UUID[];
+BEGIN
+    PERFORM set_config('app.tending', 'on', true);
+    WITH beaten AS (
+        UPDATE public.websocket_subscriptions SET last_heartbeat = now()
+        WHERE is_active AND instance_id = p_instance AND socket = ANY (p_sockets)
+        RETURNING socket)
+    SELECT coalesce(array_agg(told.socket), '{}') INTO v_missing
+    FROM unnest(p_sockets) AS told (socket)
+    WHERE NOT EXISTS (SELECT FROM beaten WHERE beaten.socket = told.socket);
+    PERFORM set_config('app.tending', '', true);
+    RETURN v_missing;
+END
+$$;
+COMMENT ON FUNCTION beat_subscriptions(TEXT, UUID[]) IS
+    'Renews these open sockets of an instance; returns those that have no active row of it.';
+
+CREATE OR REPLACE FUNCTION end_silent_subscriptions(p_seconds INTEGER) RETURNS INTEGER
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+    v_ended INTEGER;
+BEGIN
+    IF p_seconds IS NULL OR p_seconds NOT BETWEEN 1 AND 86400 THEN
+        RAISE EXCEPTION 'seconds must be 1 to 86400, not %', p_seconds
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Every replica comes every few seconds; what one looks at the others need not.
+    IF NOT pg_try_advisory_xact_lock(hashtext('public.websocket_subscriptions')) THEN
+        RETURN 0;
+    END IF;
+    PERFORM set_config('app.tending', 'on', true);
+    UPDATE public.websocket_subscriptions SET is_active = FALSE, disconnected_at = now()
+    WHERE is_active AND last_heartbeat <= now() - make_interval(secs => p_seconds);
+    GET DIAGNOSTICS v_ended = ROW_COUNT;
+    PERFORM set_config('app.tending', '', true);
+    RETURN v_ended;
+END
+$$;
+COMMENT ON FUNCTION end_silent_subscriptions(INTEGER) IS
+    'Ends sockets whose instance has not renewed them for so long; returns how many.';
+
 -- The two below run with the owner's rights, since only an owner may make or drop partitions, and
 -- take one lock, since every replica's worker may call them at the same minute.
 
@@ -406,7 +461,8 @@ FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor;
 REVOKE ALL ON FUNCTION
     update_updated_at_column(), record_account_state(), refuse_change(),
     get_instance_for_account(BIGINT, TEXT), ensure_request_log_partitions(INTEGER),
-    drop_request_log_partitions(INTEGER), mend_connecting(INTEGER)
+    drop_request_log_partitions(INTEGER), mend_connecting(INTEGER),
+    beat_subscriptions(TEXT, UUID[]), end_silent_subscriptions(INTEGER)
 FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor;
 
 -- mt5_app answers a user's requests. What identifies a row is given once and never changed.
@@ -422,7 +478,7 @@ GRANT INSERT ON audit_log TO mt5_app;
 -- mt5_worker holds terminals and streams. It logs in with stored passwords but replaces none.
 GRANT SELECT, UPDATE (state, connecting_from, last_error, last_login, last_poll)
 ON accounts TO mt5_worker;
-GRANT SELECT, INSERT (account_id, user_id, instance_id),
+GRANT SELECT, INSERT (account_id, user_id, instance_id, socket, connected_at),
     UPDATE (last_heartbeat, disconnected_at, close_code, is_active)
 ON websocket_subscriptions TO mt5_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON instance_registry TO mt5_worker;
@@ -431,7 +487,8 @@ GRANT INSERT ON audit_log, api_request_logs TO mt5_worker;
 GRANT USAGE ON SEQUENCE api_request_logs_id_seq TO mt5_worker;
 GRANT EXECUTE ON FUNCTION get_instance_for_account(BIGINT, TEXT),
     ensure_request_log_partitions(INTEGER), drop_request_log_partitions(INTEGER),
-    mend_connecting(INTEGER) TO mt5_worker;
+    mend_connecting(INTEGER), beat_subscriptions(TEXT, UUID[]),
+    end_silent_subscriptions(INTEGER) TO mt5_worker;
 
 -- mt5_keys rotates keys: it wraps every row's key anew, and reads no sealed password.
 GRANT SELECT (id, uuid, login, server, wrapped_key, encryption_key_id),
@@ -505,6 +562,14 @@ DROP POLICY IF EXISTS of_the_account ON websocket_subscriptions;
 CREATE POLICY of_the_account ON websocket_subscriptions TO mt5_worker
     USING (account_id IN (SELECT a.id FROM accounts a))
     WITH CHECK ((account_id, user_id) IN (SELECT a.id, a.user_id FROM accounts a));
+
+-- For the two functions that tend the sockets of many accounts, as the owner.
+DROP POLICY IF EXISTS seen_in_tending ON websocket_subscriptions;
+CREATE POLICY seen_in_tending ON websocket_subscriptions FOR SELECT TO CURRENT_USER
+    USING (current_setting('app.tending', true) = 'on');
+DROP POLICY IF EXISTS tended ON websocket_subscriptions;
+CREATE POLICY tended ON websocket_subscriptions FOR UPDATE TO CURRENT_USER
+    USING (current_setting('app.tending', true) = 'on') WITH CHECK (true);
 
 DROP POLICY IF EXISTS of_no_user ON instance_registry;
 CREATE POLICY of_no_user ON instance_registry TO mt5_worker USING (true) WITH CHECK (true);

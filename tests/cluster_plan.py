@@ -6,6 +6,8 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from mt5kit.state.keys import Role
+
 SERVER, CLOCK = "Cluster-Server", "EET-US"
 KEY, ADMIN_KEY, INTERNAL_KEY, CONTROL_KEY = "cluster-key", "cluster-admin", "inside", "control"
 FIRST_LOGIN = 700_001
@@ -23,7 +25,11 @@ class ClusterPlan:
         login_seconds: What a login takes.
         positions: Open positions of each account.
         positions_of: Of those that have another number of them, by account id.
-        environment: Settings of every replica, over those of `Cluster`; JSON where not plain.
+        environment: Settings of every replica, over those of `cluster_settings`; JSON where not
+            plain.
+        stream_terminals: Terminals to stream from, `s-1` …; one account each.
+        ws_replicas: WebSocket replicas, `ws-1` …
+        ws_environment: Settings of those alone, over `environment`.
     """
 
     terminals: int = 2
@@ -33,6 +39,15 @@ class ClusterPlan:
     positions: int = 2
     positions_of: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    stream_terminals: int = 0
+    ws_replicas: int = 0
+    ws_environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def terminal_names(self) -> list[tuple[str, Role]]:
+        """Id and role of every terminal, in the order of the simulator's numbers."""
+        api: list[tuple[str, Role]] = [(f"t-{n}", "api") for n in range(1, self.terminals + 1)]
+        return api + [(f"s-{n}", "stream") for n in range(1, self.stream_terminals + 1)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One API replica as a process of its own, to be stopped, killed and paused."""
+"""One replica of a pool as a process of its own, to be stopped, killed and paused."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from local_stack.embedded_process import EmbeddedServer
 
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 class Replica(EmbeddedServer):
-    """`python -m api_pool.main`.
+    """`python -m api_pool.main`; a subclass says what else.
 
     Args:
         name: Its instance id.
@@ -46,6 +46,7 @@ class Replica(EmbeddedServer):
     """
 
     title = "An API replica"
+    module: ClassVar[str] = "api_pool.main"
     end_signal = signal.SIGTERM
 
     def __init__(self, name: str, data_dir: Path, environment: Mapping[str, str]) -> None:
@@ -114,7 +115,7 @@ class Replica(EmbeddedServer):
     def _command(self) -> list[str]:
         # `env` becomes the program, so the process that is signalled is the replica itself.
         settings = [f"{name}={value}" for name, value in self._environment.items()]
-        return ["/usr/bin/env", *settings, sys.executable, "-m", "api_pool.main"]
+        return ["/usr/bin/env", *settings, sys.executable, "-m", self.module]
 
     def _is_ready(self) -> bool:
         return self.ready() is not None
@@ -123,3 +124,15 @@ class Replica(EmbeddedServer):
         if self.pid is None:
             raise RuntimeError(f"{self.name} does not run")
         os.kill(self.pid, number)
+
+
+class StreamReplica(Replica):
+    """`python -m websocket_pool.main`. `ws_url` is where its sockets are opened."""
+
+    title = "A WebSocket replica"
+    module = "websocket_pool.main"
+
+    @property
+    def ws_url(self) -> str:
+        """Base of `/ws/...`."""
+        return f"ws://{HOST}:{self.port}"

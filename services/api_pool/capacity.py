@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from api_pool.answers import CapacityAnswer
 from api_pool.places import Board
+from api_pool.streams import StreamBoard
 from mt5kit.state.redis import LeaseStore, PlacementStore, StreamPlacementStore
 
 
@@ -16,14 +17,14 @@ class Capacity:
         placements: Sessions on them.
         streams: Reservations of stream terminals.
         leases: Which replicas live.
-        stream_terminals: Every stream terminal's id.
+        stream_board: The stream terminals.
     """
 
     board: Board
     placements: PlacementStore
     streams: StreamPlacementStore
     leases: LeaseStore
-    stream_terminals: tuple[str, ...]
+    stream_board: StreamBoard
 
     async def measure(self) -> CapacityAnswer:
         """The figures of this moment.
@@ -33,6 +34,7 @@ class Capacity:
         """
         room = self.board.up()
         counts = await self.placements.counts([*room])
+        terminals = await self.stream_board.look()
         sessions, most = sum(counts.values()), sum(room.values())
         return CapacityAnswer(
             # Of nothing there is no share; whoever scales on this must not act on it.
@@ -40,7 +42,7 @@ class Capacity:
             current_replicas=len(await self.leases.replicas("api")),
             api_sessions=sessions,
             api_max_sessions=most,
-            ws_accounts=await self.streams.taken(self.stream_terminals),
-            ws_max_accounts=len(self.stream_terminals),
+            ws_accounts=await self.streams.taken(terminals.every),
+            ws_max_accounts=terminals.room,
             ws_replicas=len(await self.leases.replicas("stream")),
         )

@@ -10,7 +10,6 @@ from weakref import WeakValueDictionary
 import structlog
 
 from api_pool.answers import ConnectAnswer
-from api_pool.background import Background
 from api_pool.directory import AccountDirectory, KnownAccount
 from api_pool.looks import Looks
 from api_pool.memory import Kept
@@ -21,6 +20,7 @@ from api_pool.seen import Seen
 from api_pool.turns import ProofTurn, Taken
 from mt5kit.domain.brokers import Brokers
 from mt5kit.errors import AccountNotFound, RateLimited, TerminalMoved
+from mt5kit.service.background import Background
 from mt5kit.state.postgres import AuditEntry, DatabaseUnavailable, WorkerStore
 from mt5kit.state.redis import (
     Control,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from api_pool.background import Background
 from api_pool.budget import ServerBudget
 from api_pool.capacity import Capacity
 from api_pool.connecting import Connector
@@ -29,16 +28,17 @@ from api_pool.looks import Looks
 from api_pool.places import Board, Places
 from api_pool.pulse import MOVES_S, PULSE_S, Pulse, PulseStores
 from api_pool.reading import Reader
-from api_pool.registration import Registration
 from api_pool.request_log import RequestLogWriter
 from api_pool.routing import TurnRouter
 from api_pool.sessions import SessionAccounts
 from api_pool.settings import ApiSettings
 from api_pool.store_watch import StoreWatch
-from api_pool.streams import StreamAssigner
+from api_pool.streams import StreamAssigner, StreamBoard
 from api_pool.syncing import SyncParts, SyncRunner
 from mt5kit.domain.brokers import Brokers
 from mt5kit.secret import Secret
+from mt5kit.service.background import Background
+from mt5kit.service.registration import Registration
 from mt5kit.state.keys import Keys
 from mt5kit.state.postgres import AccountStore, Database, InstanceReport, WorkerStore
 from mt5kit.state.redis import (
@@ -180,6 +180,9 @@ class _Wiring:
         self.leases = LeaseStore(self.redis, self.names)
         self.placements = PlacementStore(self.redis, self.names)
         self.streams = StreamPlacementStore(self.redis, self.names)
+        self.stream_board = StreamBoard(
+            settings.stream_terminals, BoardStore(self.redis, self.names, "stream"), self.leases
+        )
         self.control = ControlChannel(self.redis, self.names)
         self.pages = HistoryPages(HistoryCache(self.redis, self.names), self.background, self.watch)
         self.syncs = SyncStore(self.redis, self.names)
@@ -262,7 +265,7 @@ class _Wiring:
                 placements=self.placements,
                 streams=self.streams,
                 leases=self.leases,
-                stream_terminals=settings.stream_terminals,
+                stream_board=self.stream_board,
             ),
             pulse=pulse,
             invalidation=Invalidation(self.control, self.directory, self.looks, fleet),
@@ -369,9 +372,8 @@ class _Wiring:
 
     def _assigner(self) -> StreamAssigner:
         return StreamAssigner(
-            self.settings.stream_terminals,
+            self.stream_board,
             self.streams,
-            self.leases,
             TicketStore(self.redis, self.names),
             self.settings.ws_base_url,
         )

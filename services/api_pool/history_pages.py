@@ -8,7 +8,6 @@ import msgspec
 import structlog
 
 from api_pool.answers import Meta, age
-from api_pool.background import Background
 from api_pool.directory import KnownAccount
 from api_pool.store_watch import StoreWatch
 from api_pool.turns import HistoryKind, Taken
@@ -17,6 +16,7 @@ from mt5kit.domain.history import HistoryQuery
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.trades import Cursor
 from mt5kit.errors import StaleToken
+from mt5kit.service.background import Background
 from mt5kit.state.redis import CachedPage, HistoryCache, StateUnavailable
 
 log = structlog.get_logger(__name__)

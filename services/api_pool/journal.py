@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from api_pool.background import Background
+from mt5kit.service.background import Background
 from mt5kit.state.postgres import WorkerStore
 
 TerminalEvent = Literal["leased", "released", "up", "down"]

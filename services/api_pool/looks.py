@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from api_pool.background import Background
 from api_pool.memory import Kept, LookMemory
 from api_pool.seen import Seen
 from api_pool.store_watch import StoreWatch
@@ -15,6 +14,7 @@ from mt5kit.domain.brokers import Brokers
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot
 from mt5kit.errors import StaleToken
+from mt5kit.service.background import Background
 from mt5kit.state.redis import (
     CachedSnapshot,
     LiveState,

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import structlog
 
-from api_pool.background import Background
 from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.errors import AccountNotFound, Conflict, LoginRefused, VaultFault, WrongAccount
+from mt5kit.service.background import Background
 from mt5kit.state.postgres import AccountError, DatabaseUnavailable, WorkerLogin, WorkerStore
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.scheduling import Entrant

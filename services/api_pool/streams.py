@@ -1,5 +1,7 @@
 """Assigning a stream: a terminal of its own, and a ticket to watch it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -7,35 +9,92 @@ from uuid import UUID
 from api_pool.answers import AssignAnswer
 from api_pool.directory import KnownAccount
 from mt5kit.domain.instants import iso_utc, now_ms
-from mt5kit.state.redis import LeaseStore, StreamPlacementStore, TicketStore
+from mt5kit.errors import ServiceOverloaded
+from mt5kit.state.redis import (
+    BoardStore,
+    Lease,
+    LeaseStore,
+    StateUnavailable,
+    StreamPlacementStore,
+    TicketStore,
+)
 
 TICKET_TTL_S: Final = 30.0
 # The browser that was given the ticket comes within its life; the owner then keeps the place.
 RESERVATION_TTL_S: Final = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class StreamTerminals:
+    """The stream terminals as they are at one moment.
+
+    Args:
+        every: All that are configured.
+        leases: Of those that a replica serves.
+        up: Those of them that take accounts, by their owner's word.
+        heard: Whether any owner has spoken yet.
+    """
+
+    every: tuple[str, ...]
+    leases: Mapping[str, Lease]
+    up: tuple[str, ...]
+    heard: bool
+
+    @property
+    def room(self) -> int:
+        """How many accounts can be streamed: what is up; all before anybody has said."""
+        return len(self.up if self.heard else self.every)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBoard:
+    """Looks at the stream terminals.
+
+    Args:
+        every: All that are configured.
+        board: What their owners say of them.
+        leases: Whose they are.
+    """
+
+    every: tuple[str, ...]
+    board: BoardStore
+    leases: LeaseStore
+
+    async def look(self) -> StreamTerminals:
+        """How they are now.
+
+        Raises:
+            StateUnavailable: The state store is away.
+        """
+        entries, leases = await self.board.read(), await self.leases.holders(self.every)
+        # What a dead owner said last stands on the board for longer than its lease.
+        up = tuple(
+            one for one in self.every if one in leases and one in entries and entries[one].up
+        )
+        return StreamTerminals(
+            self.every, leases, up, heard=not entries.keys().isdisjoint(self.every)
+        )
+
+
 class StreamAssigner:
     """Gives out stream terminals and tickets.
 
     Args:
-        terminals: Every stream terminal's id.
+        board: The stream terminals.
         placements: Who has which.
-        leases: Whose they are.
         tickets: Of the sockets.
         ws_base_url: Where `/ws/` is reached from outside.
     """
 
     def __init__(
         self,
-        terminals: tuple[str, ...],
+        board: StreamBoard,
         placements: StreamPlacementStore,
-        leases: LeaseStore,
         tickets: TicketStore,
         ws_base_url: str,
     ) -> None:
-        self._terminals = terminals
+        self._board = board
         self._placements = placements
-        self._leases = leases
         self._tickets = tickets
         self._base = ws_base_url.rstrip("/")
 
@@ -48,10 +107,8 @@ class StreamAssigner:
             ServiceOverloaded: Every stream terminal is taken, or the state store is away.
         """
         account.require_connected()
-        terminal_id = await self._placements.reserve(
-            account.account_id, self._terminals, RESERVATION_TTL_S
-        )
-        lease = await self._leases.holder(terminal_id)
+        terminals = await self._board.look()
+        lease = terminals.leases.get(await self._reserved(account.account_id, terminals))
         ticket = await self._tickets.issue(account.account_id, str(user_id), TICKET_TTL_S)
         path = f"/ws/account/{quote(account.account_id)}?ticket={quote(ticket)}"
         return AssignAnswer(
@@ -60,3 +117,18 @@ class StreamAssigner:
             websocket_url=self._base + path,
             expires_at=iso_utc(now_ms() + round(TICKET_TTL_S * 1000)),
         )
+
+    async def _reserved(self, account_id: str, terminals: StreamTerminals) -> str:
+        """A terminal that is up; else one that is leased and may be up soon.
+
+        One that nobody leases is given only while no owner has said anything: then all start.
+        """
+        if not terminals.heard:
+            return await self._placements.reserve(account_id, terminals.every, RESERVATION_TTL_S)
+        try:
+            return await self._placements.reserve(account_id, terminals.up, RESERVATION_TTL_S)
+        except StateUnavailable:
+            raise
+        except ServiceOverloaded:
+            leased = [*terminals.leases]
+            return await self._placements.reserve(account_id, leased, RESERVATION_TTL_S)

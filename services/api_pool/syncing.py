@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from api_pool.background import Background
 from api_pool.fleet import Fleet, OwnedTerminal
 from api_pool.history_pages import DAY_MS, FIRST_PAGE, HistoryPages, page_query
 from api_pool.places import Places
@@ -29,6 +28,7 @@ from mt5kit.errors import (
     TerminalMoved,
     TerminalUnavailable,
 )
+from mt5kit.service.background import Background
 from mt5kit.state.redis import (
     CachedPage,
     PlacementStore,

@@ -9,6 +9,9 @@ from mt5kit.domain.trades import Order, Position
 
 T = TypeVar("T")
 
+# What a replica tells of its own connections while it cannot follow the account.
+DEGRADED: Final = "degraded"
+
 NUMBERED: Final = frozenset({"position_update", "account_update", "order_update", "status"})
 
 
@@ -32,6 +35,7 @@ class Status(msgspec.Struct, frozen=True):
 
 class _Connected(msgspec.Struct, frozen=True):
     resumed: bool
+    status: Status | None = None
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -82,7 +86,8 @@ class AccountModel(msgspec.Struct, frozen=True):
         """The model after one more message.
 
         A message that was applied before changes nothing; one that does not follow the last
-        makes the model `broken`, and it then waits for a snapshot.
+        makes the model `broken`, and it then waits for a snapshot, which replaces everything. A
+        `status` with the last number is about the connection: it is shown and not counted.
 
         Raises:
             msgspec.ValidationError: The message is not of the contract.
@@ -91,6 +96,8 @@ class AccountModel(msgspec.Struct, frozen=True):
             return self._begun(frame)
         if frame.type == "snapshot":
             return self._based_on(frame)
+        if frame.type == "status" and (self.broken or not self._follows(frame)):
+            return self._shown(frame)
         if frame.type in NUMBERED and not self.broken:
             return self._advanced(frame)
         if frame.type == "heartbeat" and self._ahead(frame):
@@ -98,11 +105,16 @@ class AccountModel(msgspec.Struct, frozen=True):
         return self
 
     def _begun(self, frame: Frame) -> "AccountModel":
-        if _decode(frame, _Connected).resumed:
-            return self
-        return msgspec.structs.replace(
-            self, epoch=frame.epoch, seq=frame.seq, based=False, broken=False
-        )
+        greeting = _decode(frame, _Connected)
+        known = self.status if self.status and self.status.state != DEGRADED else None
+        status = greeting.status or known
+        if not greeting.resumed:
+            return msgspec.structs.replace(
+                self, status=status, epoch=frame.epoch, seq=frame.seq, based=False, broken=False
+            )
+        # A resume of what was never told here can only be mended by a snapshot.
+        whole = self.based and frame.epoch == self.epoch and frame.seq >= self.seq
+        return msgspec.structs.replace(self, status=status, broken=not whole)
 
     def _based_on(self, frame: Frame) -> "AccountModel":
         told = _decode(frame, _Snapshot)
@@ -117,11 +129,18 @@ class AccountModel(msgspec.Struct, frozen=True):
             based=True,
         )
 
+    def _shown(self, frame: Frame) -> "AccountModel":
+        here = frame.epoch == self.epoch
+        if here and frame.seq < self.seq and not self.broken:
+            return self
+        # What comes out of turn is no state of the account, but it may well say why.
+        missed = self.broken or not here or frame.seq > self.seq
+        return msgspec.structs.replace(self, status=_decode(frame, Status), broken=missed)
+
     def _advanced(self, frame: Frame) -> "AccountModel":
         if frame.epoch == self.epoch and frame.seq <= self.seq:
             return self
-        follows = frame.epoch == self.epoch and frame.seq == self.seq + 1
-        if not follows or (frame.type == "account_update" and not self.based):
+        if not self._follows(frame) or (frame.type == "account_update" and not self.based):
             return msgspec.structs.replace(self, broken=True)
         changes = self._changes(frame)
         return msgspec.structs.replace(self, seq=frame.seq, ts=frame.ts, **changes)
@@ -136,6 +155,9 @@ class AccountModel(msgspec.Struct, frozen=True):
         before = msgspec.structs.asdict(self.account) if self.account else {}
         changed = _decode(frame, _Changes).account
         return {"account": msgspec.convert({**before, **changed}, AccountInfo)}
+
+    def _follows(self, frame: Frame) -> bool:
+        return (frame.epoch, frame.seq) == (self.epoch, self.seq + 1)
 
     def _ahead(self, frame: Frame) -> bool:
         return (frame.epoch, frame.seq) > (self.epoch, self.seq)

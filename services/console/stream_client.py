@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -12,7 +13,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from console.account_model import NUMBERED, AccountModel, Frame
+from console.account_model import DEGRADED, NUMBERED, AccountModel, Frame
 from console.api_client import ApiFailure, Problem
 from mt5kit.backoff import Backoff
 
@@ -30,14 +31,24 @@ OPEN_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
 
 _CLOSED: Final = {
+    1009: "The stream refused a message as too long.",
+    1011: "The stream has met a fault of its own.",
     1012: "The stream moves to another replica.",
-    1013: "The streams are full at the moment.",
+    1013: "The streams are full or unavailable at the moment.",
+    4400: "The stream did not understand the console.",
     4401: "The stream's ticket has expired.",
+    4403: "The stream is not open to the console.",
     4404: "The stream knows no such account.",
     4408: "The stream was cut: it was read too slowly.",
     4409: "The account was disconnected or deleted.",
-    4429: "This user has too many streams open.",
+    4429: "This user, or the console, has too many streams open.",
 }
+# Closes after which an `error` message's `retry_after_s` counts.
+_LATER: Final = frozenset({1013, 4429})
+_ADVICE: Final = re.compile(r"reconnect after (\d{1,9}) ms", re.ASCII)
+# No server of ours asks for more; a longer wait would only look like a dead page.
+LONGEST_ADVICE_S: Final = 60.0
+_DEAF: Final = "The stream hears nothing of the account at the moment."
 
 # At debug level the library logs the address it connects to, ticket and all.
 _library_log = logging.getLogger("console.stream_client.websockets")
@@ -49,6 +60,8 @@ class Phase(StrEnum):
 
     CONNECTING = "connecting"
     LIVE = "live"
+    # Connected to a replica that cannot follow the account just now.
+    DEGRADED = "degraded"
     RECONNECTING = "reconnecting"
 
 
@@ -64,6 +77,10 @@ class _Greeting(msgspec.Struct, frozen=True):
     instance_id: str | None = None
     heartbeat_s: float = DEFAULT_HEARTBEAT_S
     resume_ticket: str | None = None
+
+
+class _Trouble(msgspec.Struct, frozen=True):
+    retry_after_s: float | None = None
 
 
 class StreamClient:
@@ -95,6 +112,7 @@ class StreamClient:
         self._address = ""
         self._ticket: tuple[str, float] | None = None
         self._patience_s = DEFAULT_HEARTBEAT_S
+        self._retry_after_s = 0.0
 
     async def run(self) -> NoReturn:
         """Follow the account until cancelled."""
@@ -105,7 +123,7 @@ class StreamClient:
             except ApiFailure as refused:
                 problem, least_wait = refused.problem, refused.retry_after_s or 0.0
             except ConnectionClosed as closed:
-                problem = _problem_of(closed)
+                problem, least_wait = self._closed(closed)
             except msgspec.DecodeError:
                 problem = Problem("The stream is not understood.", "STREAM_NOT_UNDERSTOOD")
             except TimeoutError:
@@ -128,6 +146,7 @@ class StreamClient:
             # Single-use: whatever comes of this connection, the ticket is spent.
             self._ticket = None
             self._patience_s = DEFAULT_HEARTBEAT_S
+            self._retry_after_s = 0.0
             while True:
                 async with asyncio.timeout(self._patience_s):
                     text = await socket.recv()
@@ -151,6 +170,11 @@ class StreamClient:
         self.heard_at = self._clock()
         if frame.type in ("connected", "heartbeat"):
             self._greeted(msgspec.json.decode(frame.data, type=_Greeting), frame.type)
+        elif frame.type == "error":
+            told = msgspec.json.decode(frame.data, type=_Trouble)
+            self._retry_after_s = told.retry_after_s or 0.0
+        elif self.link.phase in (Phase.LIVE, Phase.DEGRADED):
+            self._stand()
         if frame.type == "snapshot" or frame.type in NUMBERED:
             # Only now: a server that greets and hangs up would be asked without pause.
             self._backoff.reset()
@@ -164,12 +188,25 @@ class StreamClient:
             self._patience_s = greeting.heartbeat_s * HEARTBEATS_MISSED + PATIENCE_MARGIN_S
             self._turn(Link(Phase.LIVE, None, greeting.instance_id))
 
+    def _stand(self) -> None:
+        """Say whether the replica hears of the account."""
+        status, link = self.model.status, self.link
+        deaf = status is not None and status.state == DEGRADED
+        if deaf and link.phase is Phase.LIVE:
+            problem = Problem((status and status.reason) or _DEAF, "STREAM_DEGRADED")
+            self._turn(Link(Phase.DEGRADED, problem, link.instance_id))
+        elif not deaf and link.phase is Phase.DEGRADED:
+            self._turn(Link(Phase.LIVE, None, link.instance_id))
+
+    def _closed(self, closed: ConnectionClosed) -> tuple[Problem, float]:
+        """What a close says, and the seconds to wait at least."""
+        code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+        problem = Problem(_CLOSED.get(code, "The stream was interrupted."), f"WS_{code}")
+        advice = _ADVICE.search(reason)
+        advised_s = min(int(advice[1]) / 1000, LONGEST_ADVICE_S) if advice else 0.0
+        return problem, max(advised_s, self._retry_after_s if code in _LATER else 0.0)
+
     def _turn(self, link: Link) -> None:
         if link.phase is not self.link.phase:
             self.turned.set()
         self.link = link
-
-
-def _problem_of(closed: ConnectionClosed) -> Problem:
-    code = closed.rcvd.code if closed.rcvd else 1006
-    return Problem(_CLOSED.get(code, "The stream was interrupted."), f"WS_{code}")

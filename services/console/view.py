@@ -31,6 +31,7 @@ _STATES: Final = {
 _PHASES: Final = {
     Phase.CONNECTING: "Stream connecting",
     Phase.LIVE: "Live",
+    Phase.DEGRADED: "Degraded",
     Phase.RECONNECTING: "Reconnecting",
 }
 

@@ -3,9 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
 
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.close_codes import CloseCode
+
+_HOST_BITS: Final = 64
+"""Of an IPv6 address: whoever has one has all that share the rest."""
 
 
 class Refused(Exception):
@@ -23,35 +28,54 @@ class Refused(Exception):
 
 
 class Admission:
-    """Counts the sockets of this replica, in all and by user.
+    """Counts the sockets of this replica: in all, by address and by user.
 
     Args:
         most: Sockets this replica serves.
         most_per_user: Of them, how many one user may have.
         metrics: Shows the count.
+        most_per_address: Of them, how many may come from one IPv4 address or IPv6 /64.
     """
 
-    def __init__(self, most: int, most_per_user: int, metrics: StreamMetrics) -> None:
+    def __init__(
+        self,
+        most: int,
+        most_per_user: int,
+        metrics: StreamMetrics,
+        *,
+        most_per_address: int = 100,
+    ) -> None:
         self._most = most
         self._most_per_user = most_per_user
+        self._most_per_address = most_per_address
         self._metrics = metrics
         self._count = 0
+        self._by_address: Counter[str] = Counter()
         self._by_user: Counter[str] = Counter()
 
+    @property
+    def count(self) -> int:
+        """Open sockets."""
+        return self._count
+
     @contextmanager
-    def socket(self) -> Iterator[None]:
+    def socket(self, address: str = "") -> Iterator[None]:
         """Room for one socket, known or unknown.
+
+        Args:
+            address: Where it comes from; without one it counts only in all.
 
         Raises:
             Refused: There is none.
         """
         if self._count >= self._most:
             raise Refused(CloseCode.OVERLOADED, "this replica has no room")
-        self._change(1)
-        try:
-            yield
-        finally:
-            self._change(-1)
+        with _counted(self._by_address, _household(address), self._most_per_address, "an address"):
+            self._change(1)
+            try:
+                yield
+            finally:
+                self._change(-1)
 
     @contextmanager
     def user(self, user_id: str) -> Iterator[None]:
@@ -60,16 +84,39 @@ class Admission:
         Raises:
             Refused: The user has too many.
         """
-        if self._by_user[user_id] >= self._most_per_user:
-            raise Refused(CloseCode.TOO_MANY, f"at most {self._most_per_user} connections a user")
-        self._by_user[user_id] += 1
-        try:
+        with _counted(self._by_user, user_id, self._most_per_user, "a user"):
             yield
-        finally:
-            self._by_user[user_id] -= 1
-            if not self._by_user[user_id]:
-                del self._by_user[user_id]
 
     def _change(self, by: int) -> None:
         self._count += by
         self._metrics.connections.set(self._count)
+
+
+@contextmanager
+def _counted(counts: Counter[str], key: str, most: int, whose: str) -> Iterator[None]:
+    """One more of a key, unless the key is empty."""
+    if not key:
+        yield
+        return
+    if counts[key] >= most:
+        raise Refused(CloseCode.TOO_MANY, f"at most {most} connections {whose}")
+    counts[key] += 1
+    try:
+        yield
+    finally:
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]
+
+
+def _household(address: str) -> str:
+    """Who shares an address with it, as far as can be told; a name stands for itself."""
+    try:
+        parsed: IPv4Address | IPv6Address | None = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is None:
+            return f"{int(parsed) >> _HOST_BITS:x}/64"
+        parsed = parsed.ipv4_mapped
+    return str(parsed)

@@ -31,11 +31,11 @@ class CloseCode(IntEnum):
     NOT_FOUND = 4404
     """No such account for this user."""
     SLOW = 4408
-    """The client took nothing for 30 s; it gets no close frame, the connection is cut."""
+    """The client took nothing for 30 s, or answered no ping; it gets no close frame but is cut."""
     ENDED = 4409
     """The owner of the account disconnected or deleted it."""
     TOO_MANY = 4429
-    """This user has too many connections."""
+    """This user, or this address, has too many connections."""
 
 
 def label_of(code: int) -> str:

@@ -1,16 +1,24 @@
 """The process context: every long-lived part of a replica, wired from its settings."""
 
 import asyncio
+import random
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from mt5kit.domain.brokers import Brokers
+from mt5kit.service.background import Background
+from mt5kit.service.registration import Registration
+from mt5kit.service.supervision import keep_running
 from mt5kit.state.keys import Keys
-from mt5kit.state.postgres import Database, WorkerStore
+from mt5kit.state.postgres import Database, InstanceReport, SubscriptionStore, WorkerStore
 from mt5kit.state.redis import (
+    LEASE_TTL_MS,
+    BoardStore,
     ControlChannel,
     KeeperPlan,
     LeaseKeeper,
@@ -18,6 +26,7 @@ from mt5kit.state.redis import (
     LiveStore,
     Redis,
     RedisProbe,
+    SocketCounts,
     StreamPlacementStore,
     TicketStore,
     open_redis,
@@ -28,17 +37,46 @@ from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard
 from mt5kit.vault import Vault
+from websocket_pool.account_stream import StreamParts
 from websocket_pool.admission import Admission
+from websocket_pool.board import BEAT_S, StreamBoard
+from websocket_pool.close_codes import CloseCode
 from websocket_pool.credentials import CredentialSource, StoredCredentials
 from websocket_pool.door import Door
+from websocket_pool.entrance import Entrance, Verifier
 from websocket_pool.feed import FeedParts
 from websocket_pool.hub import Hub
-from websocket_pool.local_source import IDLE_S, LocalParts, LocalSources
-from websocket_pool.resume import ResumeTickets
+from websocket_pool.owner import IDLE_S, MOVE_AFTER_S, OwnerParts
+from websocket_pool.poll_marks import MARK_S, PollMarks
+from websocket_pool.resume import RENEW_S, ResumeTickets
 from websocket_pool.session import SessionRules
 from websocket_pool.settings import StreamSettings
-from websocket_pool.supervision import keep_running
+from websocket_pool.source import Watcher
+from websocket_pool.subscriptions import SubscriptionBook
 from websocket_pool.terminals import LinkedTerminals, Terminals
+from websocket_pool.tokens import TokenVerifier
+from websocket_pool.user_sockets import UserSockets
+
+log = structlog.get_logger(__name__)
+
+PARTING_S = 1.0
+"""The sockets of a replica that stops are closed over so long, and each is told to come back
+after a moment of its own, so that they do not all come at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many sockets there may be.
+
+    Args:
+        sockets: On this replica.
+        per_user: Of one user, on all replicas.
+        per_address: Of one address, on this replica.
+    """
+
+    sockets: int = 2000
+    per_user: int = 20
+    per_address: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +87,18 @@ class Wiring:
         redis: The state store.
         registry: The metrics of this app.
         terminals: The stream terminals.
-        own: Those of this replica's slot.
         credentials: Of the accounts.
         brokers: Their clocks.
         rules: Times of sessions, and this replica's id.
+        verifier: Of tokens.
+        own: The terminals of this replica's slot.
         origins: Pages that may open sockets.
-        most: Sockets in all, and of one user.
+        limits: How many sockets there may be.
+        lease_ttl_ms: A dead replica's terminals are free after this.
         lease_interval_s: Between renewals; a quarter of a lease unless given.
         idle_s: Seconds a stream goes on without watchers.
+        move_after_s: Seconds after which an account leaves a terminal that does not answer.
+        drain_s: Seconds new sockets are served while the replica stops.
     """
 
     redis: Redis
@@ -65,14 +107,28 @@ class Wiring:
     credentials: CredentialSource
     brokers: Brokers
     rules: SessionRules
+    verifier: Verifier
     own: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
-    most: tuple[int, int] = (2000, 20)
+    limits: Limits = Limits()
+    lease_ttl_ms: int = LEASE_TTL_MS
     lease_interval_s: float | None = None
     idle_s: float = IDLE_S
+    move_after_s: float = MOVE_AFTER_S
+    drain_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
+class Records:
+    """What is written of a replica to Postgres."""
+
+    database: Database
+    book: SubscriptionBook
+    marks: PollMarks
+    registration: Registration
+
+
+@dataclass(slots=True)
 class StreamContext:
     """Lives as long as the process. Start it in the lifespan, close it at its end."""
 
@@ -80,11 +136,14 @@ class StreamContext:
     http_metrics: HttpMetrics
     keeper: LeaseKeeper
     hub: Hub
-    resume: ResumeTickets
+    board: StreamBoard
     control: ControlChannel
     door: Door
     database: Database | None = None
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    draining: bool = False
+    _records: Records | None = None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _background: Background = field(default_factory=Background)
 
     @classmethod
     async def from_settings(cls, settings: StreamSettings) -> Self:
@@ -92,7 +151,7 @@ class StreamContext:
 
         Raises:
             KeyRingInvalid: The vault's key ring cannot be used.
-            ValueError: A clock rule, network or address is malformed.
+            ValueError: A clock rule, network, address or secret is malformed.
         """
         vault = await asyncio.to_thread(Vault.from_file, settings.key_ring_file)
         registry = CollectorRegistry()
@@ -112,59 +171,103 @@ class StreamContext:
             credentials=StoredCredentials(WorkerStore(database), vault),
             brokers=Brokers(settings.broker_servers, settings.default_clock),
             rules=SessionRules(settings.instance_id),
+            verifier=TokenVerifier.of(
+                secret=settings.jwt_secret,
+                jwks_url=settings.jwt_jwks_url,
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+            ),
             own=settings.own_terminals,
             origins=settings.allowed_origins,
-            most=(settings.max_connections, settings.max_connections_per_user),
+            limits=Limits(
+                settings.max_connections,
+                settings.max_connections_per_user,
+                settings.max_connections_per_address,
+            ),
+            lease_ttl_ms=settings.lease_ttl_ms,
+            idle_s=settings.idle_s,
+            drain_s=settings.drain_s,
         )
         return cls.wired(wiring, database)
 
     @classmethod
     def wired(cls, wiring: Wiring, database: Database | None = None) -> Self:
-        """The parts, built; `database` is closed with them."""
+        """The parts, built; `database` is closed with them. Needs a running event loop."""
         redis, keys, metrics = wiring.redis, Keys(), StreamMetrics(wiring.registry)
-        ids = tuple(wiring.terminals.by_id)
-        plan = KeeperPlan(
-            role="stream",
-            owner=wiring.rules.instance_id,
-            terminals=lambda: ids,
-            own=wiring.own,
-            interval_s=wiring.lease_interval_s,
-        )
+        me, terminals = wiring.rules.instance_id, wiring.terminals
+        leases, live = LeaseStore(redis, keys), LiveStore(redis, keys)
         hub: Hub
         keeper = LeaseKeeper(
-            LeaseStore(redis, keys),
-            plan,
-            on_gained=wiring.terminals.gained,
-            on_lost=lambda terminal_id: hub.lost(terminal_id),  # noqa: PLW0108 - the hub is made below: it needs the keeper
+            leases,
+            _plan(wiring),
+            # The hub is made below: it needs the keeper.
+            on_gained=lambda lease: hub.gained(lease),  # noqa: PLW0108
+            on_losing=lambda terminal_id: hub.losing(terminal_id),  # noqa: PLW0108
+            on_lost=lambda terminal_id: hub.lost(terminal_id),  # noqa: PLW0108
         )
-        hub = Hub(LocalSources(_parts(wiring, keeper, keys, metrics)))
-        tickets = TicketStore(redis, keys)
-        resume = ResumeTickets(tickets)
-        return cls(
+        board = StreamBoard(
+            BoardStore(redis, keys, "stream"),
+            me,
+            terminals.ids,
+            lambda: keeper.held,
+            lambda terminal_id: terminals.up(terminal_id) and hub.well(terminal_id),
+        )
+        marks = PollMarks(WorkerStore(database)) if database else None
+        owner = OwnerParts(
+            instance_id=me,
+            placement=StreamPlacementStore(redis, keys),
+            live=live,
+            feed=FeedParts(wiring.credentials, wiring.brokers),
+            metrics=metrics,
+            others=board.others,
+            looked=marks.looked if marks else _unmarked,
+            idle_s=wiring.idle_s,
+            move_after_s=wiring.move_after_s,
+        )
+        hub = Hub(StreamParts(me, keeper, leases, terminals, owner, board.candidates, set()))
+        door = _door(wiring, hub, metrics, keys)
+        context = cls(
             wiring=wiring,
             http_metrics=HttpMetrics(wiring.registry),
             keeper=keeper,
             hub=hub,
-            resume=resume,
+            board=board,
             control=ControlChannel(redis, keys),
-            door=Door(
-                origins=frozenset(origin.lower() for origin in wiring.origins),
-                tickets=tickets,
-                resume=resume,
-                admission=Admission(*wiring.most, metrics),
-                hub=hub,
-                rules=wiring.rules,
-                metrics=metrics,
-            ),
+            door=door,
             database=database,
+        )
+        if database is not None and marks is not None:
+            context.record(database, marks)
+        return context
+
+    def record(self, database: Database, marks: PollMarks) -> None:
+        """Write to a database what happens here."""
+        book = SubscriptionBook(SubscriptionStore(database), self.wiring.rules.instance_id)
+        registration = Registration(WorkerStore(database), self.report)
+        self._records = Records(database, book, marks, registration)
+        self.door.book = book
+
+    def report(self) -> InstanceReport:
+        """What the registry says of this replica."""
+        polled = [stream.row_id for stream in self.hub.streams if stream.owner is not None]
+        return InstanceReport(
+            self.wiring.rules.instance_id,
+            "websocket",
+            assigned_accounts=tuple(sorted(row for row in polled if row is not None)),
+            active_connections=self.door.admission.count,
+            health_status="draining" if self.draining else "healthy",
         )
 
     def describe(self) -> dict[str, object]:
         """For `/health/ready`."""
-        held = self.keeper.held
+        held, terminals = self.keeper.held, self.wiring.terminals
         return {
             "instance_id": self.wiring.rules.instance_id,
-            "terminals": {one: {"leased": one in held} for one in self.wiring.terminals.by_id},
+            "draining": self.draining,
+            "terminals": {
+                one: {"leased": one in held, "connected": one in held and terminals.up(one)}
+                for one in terminals.ids
+            },
         }
 
     def probes(self) -> dict[str, Probe]:
@@ -175,39 +278,93 @@ class StreamContext:
         return probes
 
     def start(self) -> None:
-        """Take leases, listen for orders, renew tickets."""
+        """Take leases, listen to the others and to orders, renew and record."""
         self.keeper.start()
         for name, work in (
             ("control", lambda: self.hub.obey(self.control)),
-            ("resume-tickets", self.resume.run),
+            ("relay", self.hub.hear),
+            ("reservations", self.hub.watch_reservations),
         ):
-            self.tasks.append(asyncio.create_task(keep_running(name, work), name=name))
+            self._tasks.append(asyncio.create_task(keep_running(name, work), name=name))
+        self._background.every("board", BEAT_S, self.board.beat)
+        self._background.every("resume-tickets", RENEW_S, self.door.resume.renew_all)
+        self._background.every("user-sockets", RENEW_S, self.door.users.renew)
+        if self._records is not None:
+            self._records.registration.start()
+            self._records.book.start()
+            self._background.every("poll-marks", MARK_S, self._records.marks.flush)
+
+    async def drain(self) -> None:
+        """Give the terminals away, and send the sockets to other replicas.
+
+        The lines are handed over first, so that what a socket misses while it moves can be told.
+        New sockets are served meanwhile: whoever sends them has yet to learn that we stop.
+        """
+        self.draining = True
+        began_s = asyncio.get_running_loop().time()
+        await self.keeper.close()
+        left_s = self.wiring.drain_s - (asyncio.get_running_loop().time() - began_s)
+        await asyncio.sleep(max(0.0, left_s))
+        self.hub.refuse()
+        await self._part_with(self.hub.watchers())
 
     async def aclose(self) -> None:
         """End the streams, give the leases back, hang up, in this order, whatever fails of it."""
         async with AsyncExitStack() as last_first:
             last_first.push_async_callback(self.wiring.redis.aclose)
-            if self.database is not None:
-                last_first.push_async_callback(self.database.aclose)
+            if self._records is not None:
+                last_first.push_async_callback(self._records.database.aclose)
+                last_first.push_async_callback(self._records.registration.aclose)
+                last_first.push_async_callback(self._records.book.close)
             last_first.push_async_callback(self.wiring.terminals.aclose)
+            last_first.push_async_callback(self._background.aclose)
             last_first.push_async_callback(self._end_tasks)
-            last_first.push_async_callback(self.keeper.close)
             last_first.push_async_callback(self.hub.aclose)
+            last_first.push_async_callback(self.keeper.close)
+
+    async def _part_with(self, watchers: Sequence[Watcher]) -> None:
+        chance = random.Random()  # noqa: S311 - spreads readers out, keeps no secret
+        for watcher in watchers:
+            after_ms = round(chance.uniform(0, PARTING_S) * 1000)
+            watcher.end(
+                CloseCode.RESTART, f"this replica restarts; reconnect after {after_ms} ms"
+            )
+            await asyncio.sleep(PARTING_S / len(watchers))
 
     async def _end_tasks(self) -> None:
-        for task in self.tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _parts(wiring: Wiring, keeper: LeaseKeeper, keys: Keys, metrics: StreamMetrics) -> LocalParts:
-    return LocalParts(
-        instance_id=wiring.rules.instance_id,
-        terminals=wiring.terminals.by_id,
-        keeper=keeper,
-        placement=StreamPlacementStore(wiring.redis, keys),
-        live=LiveStore(wiring.redis, keys),
-        feed=FeedParts(wiring.credentials, wiring.brokers),
-        metrics=metrics,
-        idle_s=wiring.idle_s,
+def _plan(wiring: Wiring) -> KeeperPlan:
+    ids = wiring.terminals.ids
+    return KeeperPlan(
+        role="stream",
+        owner=wiring.rules.instance_id,
+        terminals=lambda: ids,
+        own=wiring.own,
+        ttl_ms=wiring.lease_ttl_ms,
+        interval_s=wiring.lease_interval_s,
     )
+
+
+def _door(wiring: Wiring, hub: Hub, metrics: StreamMetrics, keys: Keys) -> Door:
+    tickets = TicketStore(wiring.redis, keys)
+    limits, rules = wiring.limits, wiring.rules
+    return Door(
+        origins=frozenset(origin.lower() for origin in wiring.origins),
+        entrance=Entrance(tickets, wiring.verifier, wiring.credentials, rules.lifetime_s),
+        resume=ResumeTickets(tickets),
+        admission=Admission(
+            limits.sockets, limits.per_user, metrics, most_per_address=limits.per_address
+        ),
+        users=UserSockets(SocketCounts(wiring.redis, keys), limits.per_user),
+        hub=hub,
+        rules=rules,
+        metrics=metrics,
+    )
+
+
+def _unmarked(_: str) -> None:
+    """Without a database nothing is written."""

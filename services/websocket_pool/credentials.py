@@ -7,7 +7,7 @@ import structlog
 
 from mt5kit.domain.accounts import AccountState
 from mt5kit.errors import LoginRefused, VaultFault
-from mt5kit.state.postgres import AccountError, WorkerStore
+from mt5kit.state.postgres import AccountError, Standing, WorkerStore
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.vault import Vault
 
@@ -32,11 +32,6 @@ class StoredAccount:
     seal: bytes = field(repr=False)
 
     @property
-    def disconnected(self) -> bool:
-        """Whether its owner has ended it."""
-        return self.state is AccountState.DISCONNECTED
-
-    @property
     def refused(self) -> bool:
         """Whether the broker has refused these credentials."""
         return self.state is AccountState.LOGIN_FAILED
@@ -44,6 +39,14 @@ class StoredAccount:
 
 class CredentialSource(Protocol):
     """Accounts by id."""
+
+    async def standing(self, account_id: str) -> Standing:
+        """Whose it is and where it stands, without its password.
+
+        Raises:
+            AccountNotFound: There is no such account.
+            Unavailable: It cannot be read now.
+        """
 
     async def read(self, account_id: str) -> StoredAccount:
         """What is stored now.
@@ -68,6 +71,10 @@ class StoredCredentials:
     def __init__(self, store: WorkerStore, vault: Vault) -> None:
         self._store = store
         self._vault = vault
+
+    async def standing(self, account_id: str) -> Standing:
+        """See `CredentialSource.standing`."""
+        return await self._store.standing(account_id)
 
     async def read(self, account_id: str) -> StoredAccount:
         """See `CredentialSource.read`."""

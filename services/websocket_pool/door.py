@@ -1,68 +1,64 @@
-"""From a handshake to a session: origin, ticket, limits, source."""
+"""From a handshake to a session: origin, limits, who it is, what it watches."""
 
-import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from mt5kit.errors import AccountNotFound, InternalFault, Unauthenticated, Unavailable
-from mt5kit.state.redis import Redeemed, StateUnavailable, TicketGrant, TicketStore
+from mt5kit.errors import AccountNotFound, InternalFault, Unavailable
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.admission import Admission, Refused
+from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode, label_of
+from websocket_pool.entrance import Admitted, Entrance, Knock
 from websocket_pool.hub import Hub
-from websocket_pool.messages import ACCOUNT_ID, Auth, BadMessage, parse, parse_since, too_large
-from websocket_pool.resume import ResumeTickets
+from websocket_pool.messages import parse_since
+from websocket_pool.resume import ResumeTicket, ResumeTickets
 from websocket_pool.session import Session, SessionRules, Socket, SocketGone
 from websocket_pool.source import StreamOver
+from websocket_pool.subscriptions import SubscriptionBook
+from websocket_pool.user_sockets import UserSockets
 
 log = structlog.get_logger(__name__)
-
-AUTH_S: Final = 10.0
-"""Long enough for a page on a bad line to send its first message."""
 
 PASSING: Final = frozenset({CloseCode.RESTART, CloseCode.OVERLOADED, CloseCode.TOO_MANY})
 """Refusals after which the same ticket may open the door: it has opened nothing."""
 
-
-@dataclass(frozen=True, slots=True)
-class Knock:
-    """What a handshake says. `origin` is None where the client is no browser."""
-
-    account_id: str
-    origin: str | None = None
-    ticket: str | None = None
-    since: str = ""
+FINAL: Final = frozenset({CloseCode.ENDED, CloseCode.UNAUTHENTICATED})
+"""Endings after which a resume ticket opens nothing any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Door:
     """Lets clients in.
 
     Args:
         origins: Pages that may open sockets; `*` lets all.
-        tickets: Single-use tickets.
+        entrance: Finds out who a client is.
         resume: Tickets of open sockets.
-        admission: Limits.
+        admission: Limits of this replica.
+        users: Limits of a user.
         hub: The streams.
         rules: Times of sessions.
         metrics: Counts what is closed.
+        book: Records who watches what; None without a database.
     """
 
     origins: Collection[str]
-    tickets: TicketStore
+    entrance: Entrance
     resume: ResumeTickets
     admission: Admission
+    users: UserSockets
     hub: Hub
     rules: SessionRules
     metrics: StreamMetrics
+    book: SubscriptionBook | None = None
 
     async def serve(self, socket: Socket, knock: Knock) -> None:
         """Serve an accepted socket until it is closed."""
         try:
-            with self.admission.socket():
+            with self.admission.socket(knock.address):
                 code = await self._serve(socket, knock)
         except Refused as refused:
             code = refused.code
@@ -78,18 +74,18 @@ class Door:
     async def _serve(self, socket: Socket, knock: Knock) -> int:
         if knock.origin is not None and not self._welcomes(knock.origin):
             raise Refused(CloseCode.ORIGIN_REFUSED, "this origin is not on the list")
-        redeemed = await self._redeemed(socket, knock)
+        admitted = await self.entrance.admit(socket, knock)
         try:
-            return await self._entered(socket, knock, redeemed.grant)
+            return await self._entered(socket, knock, admitted)
         except Refused as refused:
             if refused.code in PASSING:
-                await self._put_back(redeemed)
+                await self.entrance.put_back(admitted)
             raise
 
-    async def _entered(self, socket: Socket, knock: Knock, grant: TicketGrant) -> int:
+    async def _entered(self, socket: Socket, knock: Knock, admitted: Admitted) -> int:
         try:
-            with self.admission.user(grant.user_id):
-                return await self._session(socket, knock, grant)
+            async with self.users.socket(admitted.grant.user_id):
+                return await self._watching(socket, knock, admitted)
         except AccountNotFound:
             raise Refused(CloseCode.NOT_FOUND, "no such account") from None
         except StreamOver as over:
@@ -97,58 +93,36 @@ class Door:
         except Unavailable as away:
             raise Refused(CloseCode.OVERLOADED, away.message) from away
 
-    async def _put_back(self, redeemed: Redeemed) -> None:
-        try:
-            await self.tickets.put_back(redeemed)
-        except StateUnavailable as away:
-            log.info("ticket_not_put_back", error=away.message)
-
     def _welcomes(self, origin: str) -> bool:
         return "*" in self.origins or origin.lower() in self.origins
 
-    async def _redeemed(self, socket: Socket, knock: Knock) -> Redeemed:
-        ticket = knock.ticket or await self._first_message(socket)
-        try:
-            redeemed = await self.tickets.redeem(ticket)
-        except Unauthenticated as refused:
-            raise Refused(CloseCode.UNAUTHENTICATED, refused.message) from None
-        except StateUnavailable as away:
-            raise Refused(CloseCode.OVERLOADED, away.message) from away
-        grant = redeemed.grant
-        if grant.scope != "account":
-            raise Refused(CloseCode.UNAUTHENTICATED, "the ticket opens something else")
-        if grant.account_id != knock.account_id or not ACCOUNT_ID.fullmatch(knock.account_id):
-            raise Refused(CloseCode.NOT_FOUND, "no such account")
-        return redeemed
-
-    async def _first_message(self, socket: Socket) -> str:
-        try:
-            async with asyncio.timeout(AUTH_S):
-                text = await socket.receive()
-            if too_large(text):
-                raise Refused(CloseCode.TOO_LARGE, "messages have at most 4 KiB")
-            said = parse(text)
-        except (TimeoutError, BadMessage):
-            raise Refused(CloseCode.UNAUTHENTICATED, "expected a ticket") from None
-        if not isinstance(said, Auth) or not said.ticket:
-            raise Refused(CloseCode.UNAUTHENTICATED, "expected a ticket")
-        return said.ticket
-
-    async def _session(self, socket: Socket, knock: Knock, grant: TicketGrant) -> int:
-        source = await self.hub.source(grant.account_id)
-        ticket = await self.resume.issue(grant)
-        if source.ending is not None:
+    async def _watching(self, socket: Socket, knock: Knock, admitted: Admitted) -> int:
+        channel = await self.hub.channel(knock.account_id)
+        ticket = await self.resume.issue(admitted.grant)
+        if channel.ending is not None:
             # It ended while we wrote the ticket, so nobody has told this socket why.
             self.resume.leave(ticket)
-            raise Refused(*source.ending)
-        session = Session(socket, source, ticket, self.rules, self.metrics)
+            raise Refused(*channel.ending)
+        code: int = CloseCode.INTERNAL
+        row = self.book.opened(knock.account_id) if self.book else None
         try:
-            code = await session.run(parse_since(knock.since))
-        except BaseException:
-            self.resume.leave(ticket)
-            raise
-        if code == CloseCode.ENDED:
+            code = await self._session(socket, channel, ticket, knock, admitted)
+        finally:
+            if self.book is not None and row is not None:
+                self.book.closed(row, code)
+            if code not in FINAL:
+                self.resume.leave(ticket)
+        if code in FINAL:
             await self.resume.discard(ticket)
-        else:
-            self.resume.leave(ticket)
         return code
+
+    async def _session(
+        self,
+        socket: Socket,
+        channel: Channel,
+        ticket: ResumeTicket,
+        knock: Knock,
+        admitted: Admitted,
+    ) -> int:
+        session = Session(socket, channel, ticket, self.rules, self.metrics)
+        return await session.run(parse_since(knock.since), lifetime_s=admitted.left_s)

@@ -11,6 +11,7 @@ from mt5kit.backoff import Backoff
 from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.brokers import Brokers
 from mt5kit.errors import LoginRefused, PollSuperseded, StaleToken, Unavailable, WrongAccount
+from mt5kit.state.postgres import Standing
 from mt5kit.terminal.protocol import StreamTerminal
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.credentials import CredentialSource, StoredAccount
@@ -18,8 +19,8 @@ from websocket_pool.diff import Status
 from websocket_pool.source import StreamOver
 from websocket_pool.stream import Stream
 
-POLL_S: Final = 1.0
-"""An unchanged account answers this often, which is how fresh REST may call it."""
+POLL_S: Final = 0.5
+"""An unchanged account answers this often, so that REST may call it fresh each second."""
 
 MISLED_S: Final = 900.0
 """A terminal that logs in as somebody else does so again; this makes four logins an hour."""
@@ -31,13 +32,13 @@ class _Misled(Exception):
     """The terminal has logged in and says it is another account."""
 
 
-def check_connected(account: StoredAccount) -> None:
+def check_connected(account: StoredAccount | Standing) -> None:
     """Refuse to stream an account that its owner has disconnected.
 
     Raises:
         StreamOver: It is.
     """
-    if account.disconnected:
+    if account.state is AccountState.DISCONNECTED:
         raise StreamOver(CloseCode.ENDED, "the account is disconnected")
 
 

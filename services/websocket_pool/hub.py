@@ -1,4 +1,4 @@
-"""Every account that is streamed here: one source each, however many sockets."""
+"""Every account that is streamed here: one stream each, however many sockets."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,29 +6,40 @@ from typing import Final
 
 import structlog
 
+from mt5kit.domain.accounts import AccountState
 from mt5kit.errors import ServiceOverloaded
-from mt5kit.state.redis import Control, ControlChannel
+from mt5kit.state.redis import Control, ControlChannel, Lease, StateUnavailable
+from websocket_pool.account_stream import AccountStream, StreamParts
+from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode
-from websocket_pool.local_source import LocalSource, LocalSources
+from websocket_pool.source import Watcher
+
+SCAN_S: Final = 1.0
+"""Between two looks at the reservations of our terminals; a call for a stream comes at once."""
 
 _ATTEMPTS: Final = 3
-"""A source may end between its opening and its use; more often in a row means overload."""
+"""A stream may end between its beginning and its use; more often in a row means overload."""
 
 log = structlog.get_logger(__name__)
 
 
 class Hub:
-    """Opens a source for the first who asks and shares it with the rest."""
+    """Begins a stream for the first who asks and shares it with the rest."""
 
-    def __init__(self, opener: LocalSources) -> None:
-        self._opener = opener
-        self._sources: dict[str, asyncio.Task[LocalSource]] = {}
-        self._orders: dict[str, list[Callable[[LocalSource], None]]] = {}
-        self._forgetting: set[asyncio.Task[None]] = set()
-        self._draining = False
+    def __init__(self, parts: StreamParts) -> None:
+        self._parts = parts
+        self._streams: dict[str, AccountStream] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._scan = asyncio.Event()
+        self._closed = False
 
-    async def source(self, account_id: str) -> LocalSource:
-        """The running source of an account.
+    @property
+    def streams(self) -> list[AccountStream]:
+        """What is streamed here, polled or followed."""
+        return [stream for stream in self._streams.values() if not stream.over]
+
+    async def channel(self, account_id: str) -> Channel:
+        """What a socket of an account watches.
 
         Raises:
             AccountNotFound: There is no such account.
@@ -36,98 +47,149 @@ class Hub:
             Unavailable: It cannot be streamed here now.
         """
         for _ in range(_ATTEMPTS):
-            if self._draining:
+            if self._closed:
                 break
-            source = await asyncio.shield(self._opening(account_id))
-            if source.ending is None:
-                return source
+            stream = self._stream(account_id)
+            await stream.ready()
+            if not stream.over:
+                return stream.channel
         raise ServiceOverloaded("this replica is stopping", retry_after_s=1)
 
-    def lost(self, terminal_id: str) -> None:
-        """End the stream of a terminal whose lease is gone."""
-        for source in self._running():
-            if source.terminal_id == terminal_id:
-                source.stop(CloseCode.RESTART, "another replica takes over")
+    def gained(self, lease: Lease) -> None:
+        """A terminal is ours now; whoever is reserved on it may be waiting."""
+        self._parts.terminals.gained(lease)
+        for stream in self.streams:
+            stream.poke()
+        self._scan.set()
 
-    async def obey(self, channel: ControlChannel) -> None:
+    async def losing(self, terminal_id: str) -> None:
+        """Hand over what is streamed from a terminal that is about to be given away."""
+        self._parts.leaving.add(terminal_id)
+        for stream in self._on(terminal_id):
+            await stream.hand_over()
+
+    def lost(self, terminal_id: str) -> None:
+        """A terminal is not ours any more."""
+        self._parts.leaving.discard(terminal_id)
+        for stream in self._on(terminal_id):
+            stream.lost()
+        self._parts.terminals.lost(terminal_id)
+
+    async def obey(self, control: ControlChannel) -> None:
         """Carry out the API pool's orders until cancelled; what was missed is read in the store."""
-        async for account_id, control in channel.listen(self._reread_all):
-            self._control(account_id, control)
+        async for account_id, order in control.listen(self._reread_all):
+            self._obey(account_id, order)
+
+    async def hear(self) -> None:
+        """Take what other replicas relay, until cancelled."""
+        async for relayed in self._parts.live.listen(self._parts.instance_id, self._stands):
+            if relayed.kind == "wanted":
+                self._wanted(relayed.account_id)
+            elif (stream := self._streams.get(relayed.account_id)) is not None:
+                stream.relayed(relayed)
+
+    async def watch_reservations(self) -> None:
+        """Begin what others want of our terminals, until cancelled."""
+        while True:
+            try:
+                await self.scan()
+            except StateUnavailable as away:
+                log.info("reservations_unread", error=away.message)
+            try:
+                async with asyncio.timeout(SCAN_S):
+                    await self._scan.wait()
+            except TimeoutError:
+                continue
+            self._scan.clear()
+
+    async def scan(self) -> None:
+        """Begin to poll the accounts of our terminals that somebody follows.
+
+        Raises:
+            StateUnavailable: Redis is away.
+        """
+        polled = {stream.owner.terminal_id for stream in self.streams if stream.owner}
+        waiting = [
+            terminal_id
+            for terminal_id in self._parts.keeper.held
+            if self._parts.ours(terminal_id) and terminal_id not in polled
+        ]
+        occupants = await self._parts.owner.placement.occupants(waiting)
+        for account_id in occupants.values():
+            stream = self._streams.get(account_id)
+            if stream is not None and not stream.over:
+                stream.poke()
+            elif await self._parts.live.followers(account_id):
+                self._wanted(account_id)
+
+    def well(self, terminal_id: str) -> bool:
+        """Whether a terminal of ours answers whoever polls it, as far as anybody does."""
+        return terminal_id not in self._parts.leaving and all(
+            stream.owner is None
+            or stream.owner.status.state is not AccountState.TERMINAL_UNAVAILABLE
+            for stream in self._on(terminal_id)
+        )
+
+    def watchers(self) -> list[Watcher]:
+        """Every socket here."""
+        return [watcher for stream in self.streams for watcher in stream.channel.watchers]
+
+    def refuse(self) -> None:
+        """Begin no more streams, and let no more sockets in."""
+        self._closed = True
 
     async def aclose(self) -> None:
-        """End every stream and give its terminal back."""
-        self._draining = True
-        opening = list(self._sources.values())
-        for task in opening:
-            task.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
-        running = self._running()
-        for source in running:
-            source.stop(CloseCode.RESTART, "this replica restarts")
-        ends = (source.closed() for source in running)
-        for outcome in await asyncio.gather(*ends, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                log.error("stream_not_closed", exc_info=outcome)
+        """End every stream here."""
+        self.refuse()
+        for stream in self._streams.values():
+            stream.stop(CloseCode.RESTART, "this replica restarts")
+        while self._ending:
+            await asyncio.wait(set(self._ending))
 
-    def _opening(self, account_id: str) -> asyncio.Task[LocalSource]:
-        known = self._sources.get(account_id)
-        if known is None or (known.done() and known.result().ending is not None):
-            known = asyncio.create_task(self._open(account_id, known))
-            known.add_done_callback(lambda task: self._opened(account_id, task))
-            self._sources[account_id] = known
+    def _stream(self, account_id: str) -> AccountStream:
+        known = self._streams.get(account_id)
+        if known is None or known.over:
+            known = self._streams[account_id] = AccountStream(account_id, self._parts, known)
+            forget = asyncio.create_task(self._forget(known))
+            self._ending.add(forget)
+            forget.add_done_callback(self._ending.discard)
         return known
 
-    async def _open(
-        self, account_id: str, previous: asyncio.Task[LocalSource] | None
-    ) -> LocalSource:
-        try:
-            if previous is not None:
-                await previous.result().closed()
-            source = await self._opener.open(account_id)
-            for order in self._orders.get(account_id, ()):
-                order(source)
-        finally:
-            self._orders.pop(account_id, None)
-        return source
+    async def _forget(self, stream: AccountStream) -> None:
+        await stream.closed()
+        if self._streams.get(stream.account_id) is stream:
+            del self._streams[stream.account_id]
 
-    def _opened(self, account_id: str, task: asyncio.Task[LocalSource]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._sources.pop(account_id, None)
+    def _wanted(self, account_id: str) -> None:
+        if not self._closed:
+            self._stream(account_id).poke()
+
+    def _on(self, terminal_id: str) -> list[AccountStream]:
+        return [
+            stream
+            for stream in self._streams.values()
+            if stream.owner is not None and stream.owner.terminal_id == terminal_id
+        ]
+
+    def _stands(self) -> None:
+        """What was relayed before went unheard."""
+        for stream in self.streams:
+            stream.poke()
+        self._scan.set()
+
+    def _obey(self, account_id: str, order: Control) -> None:
+        log.info("stream_control", account_id=account_id, control=order.value)
+        if order is Control.CREDENTIALS:
+            self._parts.owner.feed.refused.pop(account_id, None)
+            self._tell(account_id, AccountStream.reread)
         else:
-            forget = asyncio.create_task(self._forget(account_id, task))
-            self._forgetting.add(forget)
-            forget.add_done_callback(self._forgetting.discard)
-
-    async def _forget(self, account_id: str, task: asyncio.Task[LocalSource]) -> None:
-        await task.result().closed()
-        if self._sources.get(account_id) is task:
-            del self._sources[account_id]
-
-    def _control(self, account_id: str, control: Control) -> None:
-        log.info("stream_control", account_id=account_id, control=control.value)
-        if control in {Control.DISCONNECT, Control.DELETED}:
-            self._tell(account_id, LocalSource.disconnect)
-        else:
-            self._opener.credentials_changed(account_id)
-            self._tell(account_id, LocalSource.reread)
+            self._tell(account_id, AccountStream.disconnect)
 
     def _reread_all(self) -> None:
-        for account_id in self._sources:
-            self._tell(account_id, LocalSource.reread)
+        for stream in self.streams:
+            stream.reread()
 
-    def _tell(self, account_id: str, order: Callable[[LocalSource], None]) -> None:
-        """Give an order to an account's source; one that is opening gets it before it begins."""
-        task = self._sources.get(account_id)
-        if task is None:
-            return
-        if not task.done():
-            self._orders.setdefault(account_id, []).append(order)
-        elif _is_open(task):
-            order(task.result())
-
-    def _running(self) -> list[LocalSource]:
-        return [task.result() for task in self._sources.values() if _is_open(task)]
-
-
-def _is_open(task: asyncio.Task[LocalSource]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
+    def _tell(self, account_id: str, order: Callable[[AccountStream], None]) -> None:
+        stream = self._streams.get(account_id)
+        if stream is not None:
+            order(stream)

@@ -1,31 +1,29 @@
-"""`python -m websocket_pool.main`: one WebSocket replica on port 8000."""
+"""`python -m websocket_pool.main`: one WebSocket replica."""
 
 import asyncio
 import sys
 
 import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
 
+from mt5kit.service.server import DrainingServer
 from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 from websocket_pool.app import create_app
 from websocket_pool.context import StreamContext
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.settings import StreamSettings
-from websocket_pool.transport import AbortableProtocol
-
-PORT = 8000
+from websocket_pool.transport import AbortableProtocol, listener
 
 GRACE_S = 5
 """uvicorn sends every socket 1012; one that does not read it has this long, then it is cut."""
 
 
-async def serve() -> None:
-    """Read the settings, wire the context, serve until SIGTERM."""
-    context = await StreamContext.from_settings(StreamSettings())
+async def serve(settings: StreamSettings) -> None:
+    """Wire the context and serve until SIGTERM."""
+    context = await StreamContext.from_settings(settings)
     config = uvicorn.Config(
         create_app(context),
-        host="0.0.0.0",  # noqa: S104 - inside its container
-        port=PORT,
         http=ShapedHttpProtocol,
         ws=AbortableProtocol,
         ws_max_size=LARGEST_CLIENT_MESSAGE,
@@ -36,9 +34,12 @@ async def serve() -> None:
         log_level="warning",
         timeout_graceful_shutdown=GRACE_S,
     )
-    await uvicorn.Server(config).serve()
+    bound = listener(settings.host, settings.port)
+    await DrainingServer(config, context.drain).serve(sockets=[bound])
 
 
 if __name__ == "__main__":
     configure_logs(sys.stdout)
-    asyncio.run(serve())
+    # A frame is a system call for each socket, and asyncio's own loop costs as much again.
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(serve(StreamSettings()))

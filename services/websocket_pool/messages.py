@@ -1,6 +1,8 @@
 """The wire: what is sent, encoded once for all watchers, and what clients may say."""
 
+import copy
 import re
+import struct
 from enum import StrEnum
 from typing import Final
 
@@ -23,23 +25,56 @@ class Kind(StrEnum):
     ACCOUNT = "account_update"
 
 
-class Message(msgspec.Struct, frozen=True, eq=False):
+class Message:
     """An encoded message, shared by every socket it goes to.
+
+    It is framed once, and the frame is the only copy that is kept: what is written to each socket
+    are these very bytes.
 
     Args:
         type: Its wire name.
-        text: The JSON.
-        size: Bytes of it in UTF-8.
+        payload: The JSON in UTF-8.
         state: Whether it tells of the account (`snapshot` and the numbered ones), so that a newer
             snapshot makes it superfluous.
         seen_ms: When the terminal saw the change it tells of, if it tells of one.
     """
 
-    type: str
-    text: str
-    size: int
-    state: bool
-    seen_ms: int | None = None
+    __slots__ = ("frame", "seen_ms", "size", "state", "type")
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - the envelope's word
+        payload: bytes,
+        state: bool,
+        seen_ms: int | None = None,
+    ) -> None:
+        self.type = type
+        self.size = len(payload)
+        self.state = state
+        self.seen_ms = seen_ms
+        self.frame = text_frame(payload)
+        """The whole unmasked WebSocket frame, uncompressed."""
+
+    @classmethod
+    def of(cls, type: str, payload: bytes, seen_ms: int | None = None) -> "Message":  # noqa: A002
+        """A message that was encoded elsewhere; its type says whether it tells of the account."""
+        return cls(type, payload, _is_state(type), seen_ms)
+
+    def late(self) -> "Message":
+        """The same to a reader who was away: its age is no delivery time."""
+        late = copy.copy(self)
+        late.seen_ms = None
+        return late
+
+    @property
+    def payload(self) -> bytes:
+        """The JSON; a copy."""
+        return self.frame[-self.size :]
+
+    @property
+    def text(self) -> str:
+        """The JSON; a copy."""
+        return self.payload.decode()
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -50,8 +85,29 @@ class Place(msgspec.Struct, frozen=True):
     seq: int
 
 
+class _Envelope(msgspec.Struct):
+    """Contracts §4: what every message to a client looks like."""
+
+    type: str
+    account_id: str
+    epoch: int
+    seq: int
+    ts: str
+    data: msgspec.Raw
+
+
+_envelopes: Final = msgspec.json.Decoder(_Envelope)
+_encoder: Final = msgspec.json.Encoder()
+
+
 def encode(
-    kind: str, place: Place, ts_ms: int, data: object, *, changed_ms: int | None = None
+    kind: str,
+    place: Place,
+    ts_ms: int,
+    data: object,
+    *,
+    changed_ms: int | None = None,
+    state: bool | None = None,
 ) -> Message:
     """A message in the envelope of contracts §4.
 
@@ -61,8 +117,10 @@ def encode(
         ts_ms: Its instant, UTC epoch milliseconds.
         data: Anything msgspec encodes.
         changed_ms: When the terminal saw the change, for state.
+        state: False for a `status` that is about the connection and advances nothing; by default
+            what the wire name says.
     """
-    body = msgspec.json.encode(
+    payload = _encoder.encode(
         {
             "type": kind,
             "account_id": place.account_id,
@@ -72,11 +130,43 @@ def encode(
             "data": data,
         }
     )
-    state = kind == "snapshot" or kind in _NUMBERED
-    return Message(kind, body.decode(), len(body), state, changed_ms)
+    return Message(kind, payload, _is_state(kind) if state is None else state, changed_ms)
+
+
+def moved(message: Message, place: Place) -> Message:
+    """The same message, told at another place of the line; it is encoded anew.
+
+    Raises:
+        msgspec.DecodeError: Its payload is no envelope.
+    """
+    envelope = _envelopes.decode(message.payload)
+    envelope.epoch, envelope.seq = place.epoch, place.seq
+    return Message(message.type, _encoder.encode(envelope), message.state, message.seen_ms)
+
+
+_SHORT: Final = 125
+_MEDIUM: Final = 0xFFFF
+"""The longest payloads whose length stands in one byte, and in two more (RFC 6455, 5.2)."""
+
+_FINAL_TEXT: Final = 0x81
+"""FIN and opcode 1; a server masks nothing."""
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One unfragmented text frame, as servers send it."""
+    size = len(payload)
+    if size <= _SHORT:
+        return bytes((_FINAL_TEXT, size)) + payload
+    if size <= _MEDIUM:
+        return struct.pack("!BBH", _FINAL_TEXT, _SHORT + 1, size) + payload
+    return struct.pack("!BBQ", _FINAL_TEXT, _SHORT + 2, size) + payload
 
 
 _NUMBERED: Final = frozenset(kind.value for kind in Kind)
+
+
+def _is_state(kind: str) -> bool:
+    return kind == "snapshot" or kind in _NUMBERED
 
 
 class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):

@@ -1,14 +1,13 @@
 """Tickets by which a socket may come back without its issuer."""
 
-import asyncio
-from typing import Final, NoReturn
+from typing import Final
 
 import structlog
 
 from mt5kit.state.redis import StateUnavailable, TicketGrant, TicketStore
 
 RESUME_TTL_S: Final = 120.0
-"""A laptop's nap; the running hour of a connection begins anew with each."""
+"""A laptop's nap. It extends nobody's right: that ends when the first ticket's does."""
 
 RENEW_S: Final = 15.0
 """As often as heartbeats."""
@@ -25,7 +24,7 @@ class ResumeTicket:
 
 
 class ResumeTickets:
-    """Keeps the tickets of all open sockets alive, with one task."""
+    """Keeps the tickets of all open sockets alive."""
 
     def __init__(self, store: TicketStore) -> None:
         self._store = store
@@ -53,15 +52,6 @@ class ResumeTickets:
         except StateUnavailable as away:
             log.warning("resume_ticket_left", error=away.message)
 
-    async def run(self) -> NoReturn:
-        """Renew until cancelled."""
-        while True:
-            await asyncio.sleep(RENEW_S)
-            try:
-                await self.renew_all()
-            except StateUnavailable as away:
-                log.info("resume_tickets_not_renewed", error=away.message)
-
     async def renew_all(self) -> None:
         """Renew every ticket once; one that is gone is replaced.
 
@@ -74,5 +64,10 @@ class ResumeTickets:
 
     async def _new(self, grant: TicketGrant) -> str:
         return await self._store.issue(
-            grant.account_id, grant.user_id, RESUME_TTL_S, grant.scope, grant.tier
+            grant.account_id,
+            grant.user_id,
+            RESUME_TTL_S,
+            grant.scope,
+            grant.tier,
+            until_ms=grant.until_ms,
         )

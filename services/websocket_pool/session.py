@@ -1,35 +1,36 @@
-"""One socket: a reader, a bounded mailbox, and one writer."""
+"""One socket: a reader, and a writer while something waits."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
+import structlog
+from prometheus_client import Counter
 
-from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.instants import now_ms
-from mt5kit.errors import InvalidParameters, LoginRefused, TerminalUnavailable
+from mt5kit.errors import InvalidParameters
 from mt5kit.telemetry.stream_metrics import StreamMetrics
+from websocket_pool.asides import Asides
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.mailbox import Mailbox
-from websocket_pool.messages import (
-    BadMessage,
-    Message,
-    Ping,
-    Refresh,
-    encode,
-    parse,
-    too_large,
-)
+from websocket_pool.messages import BadMessage, Message, Ping, Refresh, parse, too_large
+from websocket_pool.outbox import Outbox, Sink
 from websocket_pool.resume import ResumeTicket
 from websocket_pool.source import AccountSource
+from websocket_pool.stall import Stall
+from websocket_pool.wire import Flow
 
 BAD_MESSAGES: Final = 5
 """A client that has sent this many messages we do not understand is not one of ours."""
 
 _CLOSE_PATIENCE_S: Final = 1.0
 """A client that reads takes a close frame at once."""
+
+_STALL_CHECKS: Final = 6
+"""How often a client that takes nothing is looked at before it is given up."""
+
+log = structlog.get_logger(__name__)
 
 
 class SocketGone(Exception):
@@ -40,15 +41,11 @@ class SocketGone(Exception):
         self.code = code
 
 
-class Socket(Protocol):
+class Socket(Sink, Protocol):
     """What a session needs of a WebSocket."""
 
-    async def send(self, text: str) -> None:
-        """Hand one message over; waits while the client does not read.
-
-        Raises:
-            SocketGone: The client has closed.
-        """
+    def flow(self) -> Flow:
+        """How far the client has got."""
 
     async def receive(self) -> str | bytes:
         """The next message, text or binary.
@@ -72,8 +69,8 @@ class SessionRules:
         instance_id: This replica.
         heartbeat_s: Silence after which a heartbeat goes.
         ticket_s: Longest time without a heartbeat, silence or not: it brings the ticket.
-        stall_s: How long a client may take nothing.
-        lifetime_s: How long a ticketed connection lives.
+        stall_s: How long a client may take nothing (`Stall` says what that is).
+        lifetime_s: How long a connection lives whose door says nothing else.
     """
 
     instance_id: str
@@ -94,6 +91,9 @@ class Ending(msgspec.Struct, frozen=True):
 class Session:
     """Serves one socket from one source. A `Watcher`.
 
+    Idle, it is the task it runs in and two timers. A message is handed to the socket where it is
+    delivered; only what the socket does not take then waits in the mailbox, for a writer task.
+
     Args:
         socket: The client.
         source: What it watches.
@@ -112,72 +112,100 @@ class Session:
     ) -> None:
         self._socket = socket
         self._source = source
-        self._ticket = ticket
+        self._asides = Asides(source, ticket)
         self._rules = rules
         self._metrics = metrics
-        self._mailbox = Mailbox(lambda: source.snapshot(conflated=True))
-        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        # Finding a label's counter costs more than counting.
+        self._counters: dict[str, Counter] = {}
+        self._loop = asyncio.get_running_loop()
+        mailbox = Mailbox(lambda: source.snapshot(conflated=True), lambda: source.place)
+        self._outbox = Outbox(socket, mailbox, self._count, self._schedule, self._failed)
+        self._stall = Stall(rules.stall_s)
+        self._sent_s = self._loop.time()
+        self._ticket_s = self._sent_s + rules.ticket_s
+        self._pulse: asyncio.TimerHandle | None = None
+        self._life: asyncio.Timeout | None = None
+        self._ending: Ending | None = None
 
     def deliver(self, message: Message) -> None:
         """See `Watcher.deliver`."""
-        self._mailbox.put(message)
+        if self._ending is None:
+            self._outbox.put(message)
 
     def end(self, code: CloseCode, reason: str) -> None:
-        """See `Watcher.end`."""
-        if not self._ending.done():
-            self._ending.set_result(Ending(code, reason))
+        """See `Watcher.end`. What was delivered before goes first, if the client reads."""
+        self._finish(Ending(code, reason))
 
-    async def run(self, since: tuple[int, int] | None) -> int:
+    async def run(self, since: tuple[int, int] | None, *, lifetime_s: float | None = None) -> int:
         """Serve until somebody ends it; the close code.
 
         Args:
             since: (epoch, seq) the client has already, if any.
+            lifetime_s: It ends with 4401 after this; by default what the rules say.
         """
-        self._greet(since)
-        self._source.attach(self)
         try:
-            ending = await self._until_ended()
+            try:
+                self._greet(since)
+                self._source.attach(self)
+                self._schedule()
+                ending = await self._until_ended(lifetime_s)
+            finally:
+                self._source.detach(self)
+                self._unschedule()
+            await self._part(ending)
         finally:
-            self._source.detach(self)
-        await self._part(ending)
+            self._outbox.cancel()
         return ending.code
 
     def _greet(self, since: tuple[int, int] | None) -> None:
-        """Fill the mailbox with what comes before the first delivery."""
+        """Send what comes before the first delivery, or have it wait first in the mailbox."""
+        rules = self._rules
         missed = self._source.replay(*since) if since else None
-        if missed is not None and not self._mailbox.fits(missed):
-            missed = None
-        data = {
-            "instance_id": self._rules.instance_id,
-            "heartbeat_s": self._rules.heartbeat_s,
-            "resumed": missed is not None,
-            "resume_ticket": self._ticket.value,
-            "status": self._source.status,
-        }
-        self._mailbox.put(self._unnumbered("connected", data))
-        self._put_trouble()
-        if missed is None:
-            self._put_snapshot()
-        for message in missed or ():
-            # Its age is the client's absence, not our delivery.
-            self._mailbox.put(msgspec.structs.replace(message, seen_ms=None))
+        resumed = missed is not None
+        connected = self._asides.connected(rules.instance_id, rules.heartbeat_s, resumed=resumed)
+        greeting = [connected, *self._asides.trouble()]
+        snapshot = None if resumed else self._source.snapshot()
+        if snapshot is not None:
+            greeting.append(snapshot)
+        # Its age is the client's absence, not our delivery.
+        greeting += [message.late() for message in missed or ()]
+        for message in greeting:
+            self._outbox.greet(message)
 
-    async def _until_ended(self) -> Ending:
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+    async def _until_ended(self, lifetime_s: float | None) -> Ending:
+        if self._ending is not None:
+            return self._ending
+        if lifetime_s is None:
+            lifetime_s = self._rules.lifetime_s
         try:
-            done, _ = await asyncio.wait(
-                [*tasks, self._ending],
-                timeout=self._rules.lifetime_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if not done:
-            return Ending(CloseCode.UNAUTHENTICATED, "the connection's hour is over")
-        # Whoever has gone or stalled cannot be told anything else.
-        return next((task.result() for task in tasks if task in done), None) or await self._ending
+            async with asyncio.timeout(lifetime_s) as self._life:
+                ending = await self._read()
+        except TimeoutError:
+            ending = Ending(CloseCode.UNAUTHENTICATED, "the connection's hour is over")
+        self._life = None
+        return self._finish(ending)
+
+    def _finish(self, ending: Ending) -> Ending:
+        """Have it end, in whatever it does; the first ending counts and is returned."""
+        if self._ending is None:
+            self._ending = ending
+            if self._life is not None and not self._life.expired():
+                self._life.reschedule(self._loop.time())
+        return self._ending
+
+    async def _part(self, ending: Ending) -> None:
+        if ending.gone:
+            return
+        if ending.code != CloseCode.SLOW:
+            try:
+                async with asyncio.timeout(_CLOSE_PATIENCE_S):
+                    await self._outbox.flushed()
+                    await self._socket.close(ending.code, ending.reason)
+            except TimeoutError:
+                pass
+            else:
+                return
+        self._socket.abort()
 
     async def _read(self) -> Ending:
         bad = 0
@@ -189,74 +217,66 @@ class Session:
                 self._answer(text)
             except BadMessage as nonsense:
                 bad += 1
-                self._put_error(InvalidParameters.code, str(nonsense))
+                self.deliver(self._asides.error(InvalidParameters.code, str(nonsense)))
                 if bad >= BAD_MESSAGES:
                     return Ending(CloseCode.BAD_CLIENT, str(nonsense))
             except SocketGone as gone:
                 return Ending(gone.code, gone=True)
+            # Who says a lot at once lets the others have their turns.
+            await asyncio.sleep(0)
 
     def _answer(self, text: str | bytes) -> None:
         asked = parse(text)
         if isinstance(asked, Ping):
-            self._mailbox.put(self._unnumbered("pong", {}))
+            self.deliver(self._asides.pong())
         elif isinstance(asked, Refresh):
-            self._put_snapshot()
+            snapshot = self._source.snapshot()
+            if snapshot is not None:
+                self.deliver(snapshot)
         else:
             raise BadMessage("this connection is authenticated already")
 
-    async def _write(self) -> Ending:
-        loop = asyncio.get_running_loop()
-        due_s = loop.time() + self._rules.ticket_s
-        while True:
-            left_s = max(0.0, due_s - loop.time())
-            message = await self._mailbox.take(min(self._rules.heartbeat_s, left_s))
-            if message is None:
-                due_s = loop.time() + self._rules.ticket_s
-                data = {"resume_ticket": self._ticket.value}
-                message = self._unnumbered("heartbeat", data)
-            try:
-                async with asyncio.timeout(self._rules.stall_s):
-                    await self._socket.send(message.text)
-            except TimeoutError:
-                return Ending(CloseCode.SLOW, "nothing was taken for too long")
-            except SocketGone as gone:
-                return Ending(gone.code, gone=True)
-            self._count(message)
+    def _failed(self, failure: BaseException) -> None:
+        if isinstance(failure, SocketGone):
+            self._finish(Ending(failure.code, gone=True))
+        else:
+            log.error("socket_not_written", exc_info=failure)
+            self._finish(Ending(CloseCode.INTERNAL, "a fault on our side"))
 
-    async def _part(self, ending: Ending) -> None:
-        if ending.gone:
+    def _look(self) -> None:
+        """Give up who has stalled, beat where it is silent."""
+        now_s = self._loop.time()
+        if self._stall.noticed(self._socket.flow(), now_s):
+            self._finish(Ending(CloseCode.SLOW, "nothing was taken for too long"))
             return
-        if ending.code != CloseCode.SLOW:
-            try:
-                async with asyncio.timeout(_CLOSE_PATIENCE_S):
-                    await self._socket.close(ending.code, ending.reason)
-            except TimeoutError:
-                pass
-            else:
-                return
-        self._socket.abort()
+        silent = not self._outbox.waits and now_s >= self._sent_s + self._rules.heartbeat_s
+        if silent or now_s >= self._ticket_s:
+            self._ticket_s = now_s + self._rules.ticket_s
+            # Behind what waits, or it would tell a seq that its reader has not been sent.
+            self.deliver(self._asides.heartbeat())
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """Look again when a heartbeat may be due, and sooner while something waits."""
+        self._unschedule()
+        if self._ending is not None:
+            return
+        due_s = self._ticket_s
+        if not self._outbox.waits:
+            due_s = min(due_s, self._sent_s + self._rules.heartbeat_s)
+        if self._outbox.waits or self._stall.waits:
+            due_s = min(due_s, self._loop.time() + self._rules.stall_s / _STALL_CHECKS)
+        self._pulse = self._loop.call_at(due_s, self._look)
+
+    def _unschedule(self) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
 
     def _count(self, message: Message) -> None:
-        self._metrics.sent.labels(message.type).inc()
+        self._sent_s = self._loop.time()
+        counter = self._counters.get(message.type)
+        if counter is None:
+            counter = self._counters[message.type] = self._metrics.sent.labels(message.type)
+        counter.inc()
         if message.seen_ms is not None:
             self._metrics.delivery.observe(max(0, now_ms() - message.seen_ms) / 1000)
-
-    def _put_snapshot(self) -> None:
-        snapshot = self._source.snapshot()
-        if snapshot is not None:
-            self._mailbox.put(snapshot)
-
-    def _put_trouble(self) -> None:
-        """Tell who comes late what its `status` message has told the others."""
-        status = self._source.status
-        if status.state is AccountState.LOGIN_FAILED:
-            self._put_error(LoginRefused.code, status.reason or status.state)
-        elif status.state is not AccountState.CONNECTED:
-            self._put_error(TerminalUnavailable.code, status.reason or status.state)
-
-    def _put_error(self, code: str, text: str) -> None:
-        data = {"code": code, "message": text, "retry_after_s": None}
-        self._mailbox.put(self._unnumbered("error", data))
-
-    def _unnumbered(self, kind: str, data: Mapping[str, object]) -> Message:
-        return encode(kind, self._source.place, now_ms(), data)

@@ -36,7 +36,7 @@ class Watcher(Protocol):
 
 
 class AccountSource(Protocol):
-    """One epoch of an account's line: from our own poll, or from another replica's."""
+    """An account as a socket sees it, whoever polls it."""
 
     @property
     def place(self) -> Place:
@@ -61,22 +61,3 @@ class AccountSource(Protocol):
 
     def replay(self, epoch: int, after_seq: int) -> Sequence[Message] | None:
         """Everything after a place up to the present one; None if it is not all there."""
-
-    def stop(self, code: CloseCode, reason: str) -> None:
-        """End it for every watcher."""
-
-    async def closed(self) -> None:
-        """Wait until everything it held has been given back."""
-
-
-class SourceOpener(Protocol):
-    """Makes sources."""
-
-    async def open(self, account_id: str) -> AccountSource:
-        """The source of an account that this replica has none of.
-
-        Raises:
-            AccountNotFound: There is no such account.
-            StreamOver: Its owner has disconnected it.
-            Unavailable: No terminal, another replica's terminal, or no Redis.
-        """

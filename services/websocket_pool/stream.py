@@ -1,6 +1,6 @@
 """From looks to numbered messages: diff, pace, number, fan out. No I/O and no waiting."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -8,12 +8,13 @@ import msgspec
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot
+from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.diff import Status, dirty
-from websocket_pool.line import Line, Numbered
-from websocket_pool.messages import Kind, Message, Place
+from websocket_pool.line import NOTHING_TOLD, Numbered
+from websocket_pool.messages import Kind
 from websocket_pool.pacer import Pacer
-from websocket_pool.source import StreamOver, Watcher
+from websocket_pool.source import StreamOver
 
 
 class Timer(Protocol):
@@ -34,38 +35,49 @@ class Scheduler(Protocol):
 
 
 class Stream:
-    """One account's line and its watchers.
+    """Makes the messages of one account for as long as its terminal is ours.
+
+    The channel's line may be in that epoch already, then it is continued. Otherwise the epoch is
+    opened by the first look or the first trouble: until then nothing new has been told.
 
     Args:
-        line: The line to advance.
+        channel: Whose line to advance.
+        epoch: The line's epoch from now on.
         loop: The event loop.
 
-    `on_message` is told of each numbered message, after the watchers.
+    Attributes:
+        look: The newest look; None before the first.
+        as_of_ms: When it was taken, UTC epoch milliseconds.
+
+    `on_message` is told of each numbered message, after the watchers; `on_look` of each look and
+    trouble, after that.
     """
 
-    def __init__(self, line: Line, loop: Scheduler) -> None:
-        self.line = line
+    def __init__(self, channel: Channel, epoch: int, loop: Scheduler) -> None:
+        self.channel = channel
+        self.line = channel.line
+        self.epoch = epoch
         self.on_message: Callable[[Numbered], None] = _nobody
+        self.on_look: Callable[[], None] = _ignored
         self.look: Snapshot | None = None
         self.as_of_ms = 0
-        self.watchers: set[Watcher] = set()
         self.ended = False
-        self._newest = line.told
-        self._heard_ms = 0
         self._loop = loop
+        self._newest = self.line.told if self.opened else NOTHING_TOLD
+        self._heard_ms = 0
         self._pacer = Pacer()
         self._changed_ms: dict[Kind, int] = {}
         self._timer: Timer | None = None
 
     @property
-    def place(self) -> Place:
-        """Where the line stands."""
-        return self.line.place
+    def opened(self) -> bool:
+        """Whether the line is in this epoch."""
+        return self.line.epoch == self.epoch
 
     @property
     def status(self) -> Status:
-        """What has been told of the stream itself."""
-        return self.line.told.status
+        """What is known of the stream itself, told or not yet."""
+        return self._newest.status
 
     @property
     def identity(self) -> AccountIdentity | None:
@@ -81,35 +93,41 @@ class Stream:
         """
         if self.identity not in {None, snapshot.identity}:
             raise StreamOver(CloseCode.RESTART, "the account has another login now")
+        if not self.opened:
+            self.line.restore(self.epoch)
         self.look, self.as_of_ms = snapshot, snapshot.seen_ms
         self._newest = self._newest.looked(snapshot)
         self._heard_ms = snapshot.seen_ms
         if self.line.told.account is None:
             self.line.begin(self._newest)
-            self._broadcast(self.line.snapshot())
+            self.channel.tell(self.line.snapshot())
         self._pump()
+        self.on_look()
 
     def trouble(self, status: Status) -> None:
         """Note that there are no looks for now, and why; the next look ends it."""
+        if not self.opened:
+            self._open_in_trouble(status)
         self._newest = msgspec.structs.replace(self._newest, status=status)
         self._heard_ms = now_ms()
         self._pump()
+        self.on_look()
 
-    def snapshot(self, *, conflated: bool = False) -> Message | None:
-        """See `AccountSource.snapshot`."""
-        return self.line.snapshot(conflated=conflated)
-
-    def replay(self, epoch: int, after_seq: int) -> Sequence[Message] | None:
-        """See `AccountSource.replay`."""
-        return self.line.replay(epoch, after_seq)
-
-    def end(self, code: CloseCode, reason: str) -> None:
-        """Tell every watcher that there will be no more."""
+    def end(self) -> None:
+        """Make no more messages."""
         self.ended = True
         if self._timer is not None:
             self._timer.cancel()
-        for watcher in list(self.watchers):
-            watcher.end(code, reason)
+
+    def _open_in_trouble(self, status: Status) -> None:
+        """A new epoch begins with a snapshot; its state is the last that anybody has seen."""
+        last = self.line.told
+        if last.account is None:
+            self.line.restore(self.epoch)
+            return
+        self._newest = msgspec.structs.replace(last, status=status)
+        self.line.restore(self.epoch, told=self._newest)
+        self.channel.tell(self.line.snapshot())
 
     def _pump(self) -> None:
         """Send what may go now, and come back when the next may."""
@@ -136,14 +154,13 @@ class Stream:
 
     def _send(self, kind: Kind) -> None:
         numbered = self.line.advance(kind, self._newest, self._changed_ms.pop(kind))
-        self._broadcast(numbered.message)
+        self.channel.tell(numbered.message)
         self.on_message(numbered)
-
-    def _broadcast(self, message: Message | None) -> None:
-        if message is not None:
-            for watcher in list(self.watchers):
-                watcher.deliver(message)
 
 
 def _nobody(_: Numbered) -> None:
+    """Until a publisher asks to be told."""
+
+
+def _ignored() -> None:
     """Until a publisher asks to be told."""

@@ -1,57 +1,127 @@
-"""The stream terminals a replica may speak to."""
+"""The stream terminals a replica may speak to: a link for each one that it leases."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol, Self
 
+import structlog
+
+from mt5kit.errors import TerminalMoved
 from mt5kit.state.redis import Lease
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
 from mt5kit.terminal.link import TerminalLink
 from mt5kit.terminal.protocol import StreamTerminal
 
+log = structlog.get_logger(__name__)
+
 
 class Terminals(Protocol):
-    """Terminals by id, connected when they are leased."""
+    """Stream terminals by id, connected while they are leased. Only `aclose` waits."""
 
     @property
-    def by_id(self) -> Mapping[str, StreamTerminal]:
-        """Every stream terminal."""
+    def ids(self) -> tuple[str, ...]:
+        """Every stream terminal there is, whoever leases it."""
 
     def gained(self, lease: Lease) -> None:
         """This replica may use a terminal from now on."""
 
+    def lost(self, terminal_id: str) -> None:
+        """It may not any more: what is under way there fails."""
+
+    def get(self, terminal_id: str) -> StreamTerminal:
+        """A terminal that this replica leases.
+
+        Raises:
+            TerminalMoved: It is another's, or nobody's.
+        """
+
+    def up(self, terminal_id: str) -> bool:
+        """Whether it is leased here and a connection to it stands."""
+
     async def aclose(self) -> None:
-        """Hang up."""
+        """Hang up everywhere."""
 
 
 class LinkedTerminals:
-    """Terminals behind links. A terminal once leased stays connected."""
+    """Terminals behind links. A link begins with a lease and ends with it.
 
-    def __init__(self, links: Mapping[str, TerminalLink]) -> None:
-        self._links = links
-        self._started: set[str] = set()
+    A leased terminal has one thread, and a second one from its first poll on; a terminal that is
+    not leased has none. The threads of a lost terminal end as soon as what they wait for has been
+    cut: at once for a call or a poll, after 3 s at the most for a connection being made, and when
+    DNS has answered for a name being resolved. One that is gained again meanwhile has a new link
+    and new threads.
+
+    Args:
+        addresses: Of every stream terminal.
+        link: Makes the link to an address, not yet started.
+        metrics: Which terminals are up is forgotten there when they are lost.
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[TerminalAddress],
+        link: Callable[[TerminalAddress], TerminalLink],
+        metrics: TerminalMetrics,
+    ) -> None:
+        self._addresses = {address.terminal_id: address for address in addresses}
+        self._link = link
+        self._metrics = metrics
+        self._links: dict[str, TerminalLink] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @classmethod
     def of(
         cls, addresses: Iterable[TerminalAddress], guard: AddressGuard, metrics: TerminalMetrics
     ) -> Self:
-        """Links to addresses; connects nothing yet."""
-        return cls(
-            {address.terminal_id: TerminalLink(address, guard, metrics) for address in addresses}
-        )
+        """Real links to addresses; connects nothing yet."""
+        return cls(addresses, partial(TerminalLink, guard=guard, metrics=metrics), metrics)
 
     @property
-    def by_id(self) -> Mapping[str, StreamTerminal]:
-        """See `Terminals.by_id`."""
-        return self._links
+    def ids(self) -> tuple[str, ...]:
+        """See `Terminals.ids`."""
+        return tuple(self._addresses)
 
     def gained(self, lease: Lease) -> None:
-        """See `Terminals.gained`."""
-        if lease.terminal_id not in self._started:
-            self._started.add(lease.terminal_id)
-            self._links[lease.terminal_id].start()
+        """See `Terminals.gained`; needs a running event loop."""
+        terminal_id = lease.terminal_id
+        if terminal_id not in self._links:
+            self._links[terminal_id] = link = self._link(self._addresses[terminal_id])
+            link.start()
+
+    def lost(self, terminal_id: str) -> None:
+        """See `Terminals.lost`; needs a running event loop."""
+        link = self._links.pop(terminal_id, None)
+        if link is None:
+            return
+        task = asyncio.create_task(self._lay_down(link), name=f"hang-up-{terminal_id}")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def get(self, terminal_id: str) -> StreamTerminal:
+        """See `Terminals.get`."""
+        link = self._links.get(terminal_id)
+        if link is None:
+            raise TerminalMoved(f"terminal {terminal_id} is not held by this replica")
+        return link
+
+    def up(self, terminal_id: str) -> bool:
+        """See `Terminals.up`."""
+        link = self._links.get(terminal_id)
+        return link is not None and link.connected
 
     async def aclose(self) -> None:
         """See `Terminals.aclose`."""
-        for terminal_id in self._started:
-            await self._links[terminal_id].aclose()
+        for terminal_id in list(self._links):
+            self.lost(terminal_id)
+        await asyncio.gather(*self._leaving)
+
+    async def _lay_down(self, link: TerminalLink) -> None:
+        try:
+            await link.aclose()
+        except Exception:
+            log.exception("terminal_not_hung_up", terminal_id=link.terminal_id)
+        if link.terminal_id not in self._links:
+            # Its new owner says whether it is up.
+            self._metrics.forget_terminal(link.terminal_id)

@@ -53,8 +53,32 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}:live:{account_id}"
 
     def replay(self, account_id: str) -> str:
-        """Stream of encoded messages under `<epoch>-<seq>`; TTL 60 s; written with `live`."""
+        """Stream {h: head, t: text} of messages under `<epoch>-<seq>`; TTL 60 s after the last.
+
+        Written with `live`.
+        """
         return f"{self.prefix}:replay:{account_id}"
+
+    def watching(self, account_id: str) -> str:
+        """Sorted set replica → last heard of in ms; TTL 10 s; written by the account's followers.
+
+        They serve its sockets and are not its owner.
+        """
+        return f"{self.prefix}:watching:{account_id}"
+
+    def relay(self, replica: str) -> str:
+        """Channel, not a key: messages for the accounts a replica follows; sent with `live`.
+
+        Also requests to an owner to stream an account; sent by the other replicas.
+        """
+        return f"{self.prefix}:relay:{replica}"
+
+    def sockets(self, user_id: str) -> str:
+        """Sorted set socket → when it counts no more, in ms; TTL until the last does.
+
+        Written by the replicas that hold the sockets.
+        """
+        return f"{self.prefix}:sockets:{user_id}"
 
     def snapshot(self, account_id: str) -> str:
         """Hash, last look of an API terminal; TTL 10 min; written by the terminal's owner."""

@@ -26,8 +26,14 @@ import MetaTrader5 as mt5  # noqa: N813 - the name every user of the module give
 FENCE = "_mt5_swarm_fence"
 # A tick between two reads spoils a look; in three tries one is whole unless the market never rests.
 COHERENT_LOOKS = 3
-# Looking may cost a tenth of the terminal's time: sleep nine times as long as a look takes.
+# Looking may cost a tenth of the terminal's time: rest nine times as long as a look takes.
 IDLE_PER_LOOK = 9
+# One look that somebody held up must not keep the next from the caller, who waits 3 s longer.
+LONGEST_REST = 1.0
+# Seconds from look to look. A stream tells at most every 100 ms: what rests is looked at as often.
+SHORTEST_STEP, LONGEST_STEP = 0.02, 0.1
+# After a silence the next change is seen at most a twentieth of the silence late.
+SILENCE_PER_STEP = 20
 # From here downwards, last_error() tells of the way to the terminal and not of the account.
 IPC_FAILED = -10000
 # All of history in seconds, as far as a signed word of 32 bits reaches.
@@ -125,6 +131,9 @@ class Agent:
         self.generation = 0
         self.seen: Look | None = None
         self.looks = 0
+        self.changed_at = 0.0
+        # Of the last look: until when to rest whoever waits, and when the next is due.
+        self.rested_at = self.due_at = 0.0
         self.give_up_at = 0.0
 
     # -- guards ---------------------------------------------------------------------------------
@@ -286,14 +295,18 @@ class Agent:
         """Begin a poll: every older one ends at its next look."""
         self.fence.generation += 1
         self.generation = self.fence.generation
+        self.rested_at = self.due_at = 0.0
         return {"generation": self.generation}
 
     def wait_changes(
-        self, token: int, login: int, server: str, since: str, timeout_s: float, step_s: float
+        self, token: int, login: int, server: str, since: str, timeout_s: float
     ) -> dict[str, Any]:
-        """Sleep and look until the state differs from look `since`, or the time is over."""
+        """Rest and look until the state differs from look `since`, or the time is over."""
         deadline = time.monotonic() + timeout_s
         while True:
+            # A caller who comes back at once does not make us look at once.
+            wake_at = max(self.rested_at, min(self.due_at, deadline))
+            time.sleep(max(wake_at - time.monotonic(), 0))
             with self.fence.lock:
                 # From here: waiting for somebody else's login is not what a look costs.
                 began = time.perf_counter()
@@ -303,14 +316,20 @@ class Agent:
                 seen = time.time()
                 look = self.guarded(login, server, coherent_look)
                 cost = time.perf_counter() - began
-            if self.seen != look:
-                self.seen = look
-                self.looks += 1
+            self.note(look, cost)
             version = f"{self.generation}.{self.looks}"
-            left = deadline - time.monotonic()
-            if version != since or left <= 0:
+            if version != since or time.monotonic() >= deadline:
                 return {"version": version, "snapshot": look_as_json(look, seen)}
-            time.sleep(min(max(step_s, IDLE_PER_LOOK * cost), left))
+
+    def note(self, look: Look, cost: float) -> None:
+        """Keep a look that took `cost` seconds, and say when the next may be and when it is due."""
+        now = time.monotonic()
+        if self.seen != look:
+            self.seen, self.changed_at = look, now
+            self.looks += 1
+        step = (now - self.changed_at) / SILENCE_PER_STEP
+        self.rested_at = now + min(IDLE_PER_LOOK * cost, LONGEST_REST)
+        self.due_at = now + min(max(step, SHORTEST_STEP), LONGEST_STEP)
 
 
 def coherent_look(info: Any) -> Look | None:

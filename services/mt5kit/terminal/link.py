@@ -1,5 +1,6 @@
 """The link to one terminal: two connections, typed answers, every call timed."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
@@ -9,23 +10,13 @@ from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.history import HistoryPage, HistoryQuery, HistorySize
 from mt5kit.domain.snapshots import Snapshot
 from mt5kit.domain.trades import Deal, Order
-from mt5kit.errors import (
-    BrokerTimeout,
-    LoginRefused,
-    Mt5SwarmError,
-    PollSuperseded,
-    StaleToken,
-    TerminalTimeout,
-    TerminalUnavailable,
-    WrongAccount,
-)
+from mt5kit.errors import Mt5SwarmError, PollSuperseded, WrongAccount
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
 from mt5kit.terminal.answers import (
     Look,
     PollOpened,
     SignedIn,
-    TooManyRows,
     WhoIsIn,
     decode,
     unpack,
@@ -33,6 +24,7 @@ from mt5kit.terminal.answers import (
 from mt5kit.terminal.channel import Channel, Door
 from mt5kit.terminal.connection import Connection
 from mt5kit.terminal.credentials import Credentials
+from mt5kit.terminal.outcomes import outcome_of
 from mt5kit.terminal.protocol import LOGIN_DEADLINE_S, POLL_TIMEOUT_S, READ_DEADLINE_S
 from mt5kit.terminal.settling import Settling
 
@@ -40,10 +32,8 @@ from mt5kit.terminal.settling import Settling
 LOGIN_MARGIN_S: Final = 2.0
 # Connecting to the terminal is the only part of a probe that MetaTrader bounds itself.
 PROBE_MARGIN_S: Final = 0.5
-# A poll answers within its timeout and one look; beyond this margin it is lost.
+# A poll answers within its timeout, one rest and one look; beyond this margin it is lost.
 POLL_MARGIN_S: Final = 3.0
-# Between two looks of a poll: 10.8 ms median to the client at 50 terminals (design §3).
-POLL_STEP_S: Final = 0.02
 
 T = TypeVar("T")
 _Make: TypeAlias = Callable[[TerminalAddress, AddressGuard], Door]
@@ -77,6 +67,7 @@ class TerminalLink:
         self.settling = Settling()
         self._metrics = metrics
         self._connects = 0
+        self._closing = False
         self._poll_open = False
         self._poll_started = False
         self._calls = Channel(
@@ -96,9 +87,13 @@ class TerminalLink:
         self._calls.start()
 
     async def aclose(self) -> None:
-        """End both connections; the terminal keeps its login."""
-        await self._polls.aclose()
-        await self._calls.aclose()
+        """End both connections; the terminal keeps its login.
+
+        What is under way fails at once. Whether the terminal is up is from now on for the next
+        link to it to say, which may stand before this one has gone.
+        """
+        self._closing = True
+        await asyncio.gather(self._polls.aclose(), self._calls.aclose())
 
     async def sign_in(
         self,
@@ -181,7 +176,7 @@ class TerminalLink:
         timeout_s: float = POLL_TIMEOUT_S,
     ) -> Look:
         """See `StreamTerminal.wait_changes`."""
-        if not self._poll_started:
+        if not (self._poll_started or self._closing):
             self._poll_started = True
             self._polls.start()
         if not self._poll_open or not since:
@@ -189,7 +184,7 @@ class TerminalLink:
             self._poll_open = True
             # A new process counts its looks from the start: an old version may look like its own.
             since = ""
-        args = (identity.login, identity.server, since, timeout_s, POLL_STEP_S)
+        args = (identity.login, identity.server, since, timeout_s)
         try:
             look = await self._ask(
                 self._polls, Look, "wait_changes", token, args, timeout_s + POLL_MARGIN_S
@@ -238,6 +233,8 @@ class TerminalLink:
             self._metrics.call_duration.labels(op, outcome).observe(elapsed)
 
     def _calls_changed(self, connected: bool) -> None:
+        if self._closing:
+            return
         self._metrics.up.labels(self.terminal_id).set(connected)
         if connected:
             self._connects += 1
@@ -247,26 +244,6 @@ class TerminalLink:
     def _polls_changed(self, _connected: bool) -> None:
         # A new connection has a new agent, which has no poll yet.
         self._poll_open = False
-
-
-def outcome_of(failure: Mt5SwarmError) -> str:
-    """The metric label of a failed call: one word of a closed set."""
-    for kind, word in _OUTCOMES:
-        if isinstance(failure, kind):
-            return word
-    return "error"
-
-
-_OUTCOMES: Final[tuple[tuple[type[Mt5SwarmError], str], ...]] = (
-    (LoginRefused, "refused"),
-    (BrokerTimeout, "broker_timeout"),
-    (TerminalTimeout, "timeout"),
-    (WrongAccount, "wrong_account"),
-    (TooManyRows, "too_many"),
-    (StaleToken, "stale_token"),
-    (PollSuperseded, "superseded"),
-    (TerminalUnavailable, "unavailable"),
-)
 
 
 def _module_timeout_ms(deadline_s: float, margin_s: float) -> int:

@@ -1,18 +1,17 @@
 """`WS /ws/account/{account_id}`."""
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from websocket_pool.close_codes import CloseCode
-from websocket_pool.door import Door, Knock
+from websocket_pool.door import Door
+from websocket_pool.entrance import Knock
+from websocket_pool.messages import Message
 from websocket_pool.session import SocketGone
-from websocket_pool.transport import ABORT_EXTENSION
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from websocket_pool.wire import WIRE_EXTENSION, Flow, Wire
 
 QUERY_KEY = "mt5.query"
 """Where `HideQuery` leaves the query string."""
@@ -36,18 +35,42 @@ class HideQuery:
 
 
 class AsgiSocket:
-    """A `Socket` on Starlette's."""
+    """A `Socket` on Starlette's: on the server's `Wire`, or without one on ASGI alone."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        extensions = websocket.scope.get("extensions", {})
+        self._wire = cast("Wire | None", extensions.get(WIRE_EXTENSION))
+        self._sent = 0
+        self._sending = False
 
-    async def send(self, text: str) -> None:
+    def offer(self, message: Message) -> bool:
+        """See `Socket.offer`."""
+        return self._wire is not None and self._wire.offer(message.frame)
+
+    async def writable(self) -> None:
+        """See `Socket.writable`; what happens without a wire, `send` knows."""
+        if self._wire is not None and not await self._wire.drained():
+            raise SocketGone(CloseCode.NO_STATUS)
+
+    async def send(self, message: Message) -> None:
         """See `Socket.send`."""
+        if self.offer(message):
+            return
+        if self._wire is not None:
+            raise SocketGone(CloseCode.NO_STATUS)
+        self._sending = True
         try:
-            await self._websocket.send({"type": "websocket.send", "text": text})
+            await self._websocket.send({"type": "websocket.send", "text": message.text})
         except (WebSocketDisconnect, RuntimeError) as gone:
             # Starlette: a RuntimeError once the client's close has been received.
             raise SocketGone(_code_of(gone)) from gone
+        self._sending = False
+        self._sent += 1
+
+    def flow(self) -> Flow:
+        """See `Socket.flow`; without a wire a client takes whole messages."""
+        return Flow(self._sent, self._sending) if self._wire is None else self._wire.flow()
 
     async def receive(self) -> str | bytes:
         """See `Socket.receive`."""
@@ -59,21 +82,20 @@ class AsgiSocket:
 
     async def close(self, code: int, reason: str) -> None:
         """See `Socket.close`."""
+        short = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
         try:
-            await self._websocket.close(code, reason[:_LONGEST_REASON])
+            await self._websocket.close(code, short)
         except (WebSocketDisconnect, RuntimeError):
             return
 
     def abort(self) -> None:
-        """See `Socket.abort`; a server that cannot do it closes in its own time."""
-        extensions = self._websocket.scope.get("extensions", {})
-        abort = cast("Callable[[], None] | None", extensions.get(ABORT_EXTENSION))
-        if abort is not None:
-            abort()
+        """See `Socket.abort`; a server without a wire closes in its own time."""
+        if self._wire is not None:
+            self._wire.abort()
 
 
-_LONGEST_REASON = 120
-"""A close frame has room for 123 bytes; our reasons are ASCII."""
+_LONGEST_REASON = 123
+"""Bytes; a close frame has room for no more."""
 
 
 def _code_of(gone: WebSocketDisconnect | RuntimeError) -> int:
@@ -94,6 +116,7 @@ def account_routes(door: Door) -> APIRouter:
             origin=websocket.headers.get("origin"),
             ticket=query.get("ticket", [None])[0],
             since=query.get("since", [""])[0],
+            address=websocket.client.host if websocket.client else "",
         )
         await door.serve(AsgiSocket(websocket), knock)
 

@@ -8,7 +8,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from api_pool import syncing
-from api_pool.background import Background
 from api_pool.history_pages import FIRST_PAGE, HistoryPages, key_of, page_query
 from api_pool.places import Board, Places
 from api_pool.store_watch import StoreWatch
@@ -18,6 +17,7 @@ from mt5kit.domain.brokers import Brokers
 from mt5kit.domain.instants import now_ms
 from mt5kit.errors import LoginRefused, TerminalMoved
 from mt5kit.secret import Secret
+from mt5kit.service.background import Background
 from mt5kit.state.redis import (
     HistoryCache,
     Keys,

@@ -7,7 +7,14 @@ import pytest
 from local_stack.embedded import RoleDsns
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.secret import Secret
-from mt5kit.state.postgres import AccountRow, AccountStore, Database, WorkerStore
+from mt5kit.state.postgres import (
+    AccountRow,
+    AccountStore,
+    Database,
+    OpenSocket,
+    SubscriptionStore,
+    WorkerStore,
+)
 from mt5kit.vault import AccountBinding, KeyRing, Sealed, Vault
 
 NUMBERS = itertools.count(1)
@@ -35,6 +42,23 @@ def account_store(app_database: Database) -> AccountStore:
 @pytest.fixture
 def worker_store(worker_database: Database) -> WorkerStore:
     return WorkerStore(worker_database)
+
+
+@pytest.fixture
+def subscription_store(worker_database: Database) -> SubscriptionStore:
+    return SubscriptionStore(worker_database)
+
+
+@pytest.fixture
+def subscribe(subscription_store: SubscriptionStore) -> Callable[[str], Awaitable[UUID]]:
+    """Records an open socket of the replica "ws-1" on an account; the socket's name."""
+
+    async def one(account_id: str) -> UUID:
+        socket = uuid4()
+        await subscription_store.record(account_id, "ws-1", [OpenSocket(socket, 0.0)])
+        return socket
+
+    return one
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -18,6 +18,7 @@ from mt5kit.state.postgres import (
 from mt5kit.vault import AccountBinding, Sealed, Vault
 
 MakeAccount = Callable[..., Awaitable[AccountRow]]
+Subscribe = Callable[[str], Awaitable[UUID]]
 Sealing = Callable[[str], Callable[[AccountBinding], Sealed]]
 
 
@@ -198,12 +199,12 @@ async def test_state_changes_are_kept_with_their_reason(
 
 async def test_deleting_erases_everything_but_the_audit_row(
     account_store: AccountStore,
-    worker_store: WorkerStore,
+    subscribe: Subscribe,
     make_account: MakeAccount,
     owner: asyncpg.Connection,
 ) -> None:
     account = await make_account()
-    await worker_store.open_subscription(account.account_id, "ws-1")
+    await subscribe(account.account_id)
     entry = AuditEntry("key:edge", "account.delete", account.account_id, {"n": 1}, "req-1")
     await account_store.delete(account.user_id, account.account_id, entry)
     assert await account_store.get(account.user_id, account.account_id) is None

@@ -16,6 +16,7 @@ from mt5kit.state.postgres import (
 )
 
 MakeAccount = Callable[..., Awaitable[AccountRow]]
+Subscribe = Callable[[str], Awaitable[UUID]]
 
 
 @pytest.fixture
@@ -69,13 +70,13 @@ async def test_a_forgotten_where_reaches_only_the_named_account(
 @pytest.mark.parametrize("table", ["accounts", "websocket_subscriptions"])
 async def test_a_transaction_that_names_nothing_sees_nothing(
     make_account: MakeAccount,
-    worker_store: WorkerStore,
+    subscribe: Subscribe,
     app_database: Database,
     worker_database: Database,
     table: str,
 ) -> None:
     account = await make_account()
-    await worker_store.open_subscription(account.account_id, "ws-1")
+    await subscribe(account.account_id)
     assert await visible(app_database, table) == 0
     assert await visible(worker_database, table) == 0
     # Each role has its own scope; the other's name opens nothing.
@@ -161,6 +162,11 @@ async def insert_for(connection: asyncpg.pool.PoolConnectionProxy, user_id: UUID
         ("keys", "SELECT mend_connecting(0)"),
         ("keys", "CREATE TABLE mine ()"),
         ("app", "SELECT mend_connecting(0)"),
+        ("app", "SELECT beat_subscriptions('ws-1', '{}')"),
+        ("keys", "SELECT beat_subscriptions('ws-1', '{}')"),
+        ("app", "SELECT end_silent_subscriptions(10)"),
+        ("keys", "SELECT end_silent_subscriptions(10)"),
+        ("worker", "DELETE FROM websocket_subscriptions"),
     ],
 )
 async def test_what_a_role_has_no_use_for_is_denied(
@@ -221,13 +227,16 @@ async def statements(owner: asyncpg.Connection, table: str, role: str) -> dict[s
 
 @pytest.fixture
 async def furnished(
-    make_account: MakeAccount, worker_store: WorkerStore, owner: asyncpg.Connection
+    make_account: MakeAccount,
+    worker_store: WorkerStore,
+    subscribe: Subscribe,
+    owner: asyncpg.Connection,
 ) -> AccountRow:
     """Rows of two users in every table; the account of one of them."""
     await owner.execute("DELETE FROM accounts")
     mine, other = await make_account(), await make_account()
     for account in (mine, other):
-        await worker_store.open_subscription(account.account_id, "ws-1")
+        await subscribe(account.account_id)
         await worker_store.register_instance(InstanceReport(f"api-{account.id}", "api"))
         await worker_store.terminal_event("t-1", "lost")
         await worker_store.append_request_logs(

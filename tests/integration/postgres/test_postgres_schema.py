@@ -103,6 +103,19 @@ async def test_the_definer_functions_work_for_a_plain_owner(
         assert await plain_owner.fetchval("SELECT mend_connecting(0)") == 1
         # What opened the accounts to the owner does so no longer than the call.
         assert await plain_owner.fetchval("SELECT current_setting('app.mending', true)") == ""
+        # Nor what opens the sockets.
+        socket = await plain_owner.fetchval(
+            "INSERT INTO websocket_subscriptions (account_id, user_id, instance_id)"
+            " SELECT id, user_id, 'ws-1' FROM accounts RETURNING socket"
+        )
+        beat = "SELECT beat_subscriptions('ws-1', ARRAY[$1::uuid])"
+        assert await plain_owner.fetchval(beat, socket) == []
+        await plain_owner.execute(
+            "UPDATE websocket_subscriptions SET last_heartbeat = now() - INTERVAL '11 s'"
+        )
+        assert await plain_owner.fetchval("SELECT end_silent_subscriptions(10)") == 1
+        assert await plain_owner.fetchval(beat, socket) == [socket]
+        assert await plain_owner.fetchval("SELECT current_setting('app.tending', true)") == ""
     await plain_owner.execute("RESET ROLE")
     moves = await plain_owner.fetch(
         "SELECT to_state FROM account_state_transitions WHERE account_id = $1 ORDER BY id", row_id
@@ -153,7 +166,7 @@ async def test_definer_functions_pin_their_search_path(owner: asyncpg.Connection
         "SELECT proname, proconfig, has_function_privilege('mt5_app', oid, 'EXECUTE') AS app"
         " FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef"
     )
-    assert len(functions) == 4
+    assert len(functions) == 6
     for function in functions:
         assert "search_path=pg_catalog, pg_temp" in function["proconfig"]
         assert not function["app"]

@@ -16,6 +16,7 @@ from mt5kit.state.postgres import (
     DatabaseFault,
     InstanceReport,
     RequestLog,
+    Standing,
     ValueRefused,
     WorkerStore,
 )
@@ -33,6 +34,7 @@ async def test_credentials_of_a_named_account_open(
     stored = known.login
     assert known.state is AccountState.CONNECTED
     assert (stored.id, stored.identity) == (account.id, account.identity)
+    assert (known.row_id, known.user_id) == (account.id, account.user_id)
     assert vault.open(stored.sealed, stored.binding).reveal() == "first"
 
 
@@ -41,7 +43,8 @@ async def test_an_unknown_account_is_not_found(worker_store: WorkerStore) -> Non
         worker_store.credentials("absent"),
         worker_store.set_state("absent", AccountState.CONNECTED),
         worker_store.touch_poll("absent"),
-        worker_store.open_subscription("absent", "ws-1"),
+        worker_store.standing("absent"),
+        worker_store.standing("no\x00body"),
     ):
         with pytest.raises(AccountNotFound):
             await attempt
@@ -98,37 +101,27 @@ async def test_a_late_refusal_does_not_touch_new_credentials(
     assert (row.state, row.last_error) == (AccountState.LOGIN_FAILED, error)
 
 
-async def test_a_subscription_lives_from_open_to_close(
-    worker_store: WorkerStore, make_account: MakeAccount, owner: asyncpg.Connection
+async def test_the_standing_is_that_of_the_stored_credentials(
+    worker_store: WorkerStore, account_store: AccountStore, make_account: MakeAccount
 ) -> None:
-    account, other = await make_account(), await make_account()
-    one = await worker_store.open_subscription(account.account_id, "ws-1")
-    two = await worker_store.open_subscription(account.account_id, "ws-2")
-    await owner.execute("UPDATE websocket_subscriptions SET last_heartbeat = 'epoch'")
-    await worker_store.heartbeat_subscriptions(account.account_id, "ws-1")
-    query = (
-        "SELECT user_id, is_active, close_code, last_heartbeat > 'epoch' AS seen,"
-        " disconnected_at IS NULL AS open FROM websocket_subscriptions WHERE id = $1"
-    )
-    first, second = await owner.fetchrow(query, one), await owner.fetchrow(query, two)
-    assert first is not None
-    assert second is not None
-    assert tuple(first) == (account.user_id, True, None, True, True)
-    assert tuple(second) == (account.user_id, True, None, False, True)
-
-    # Under another account's name it is out of reach.
-    await worker_store.close_subscription(other.account_id, one, 4408)
-    assert await owner.fetchrow(query, one) == first
-    await worker_store.close_subscription(account.account_id, one, 4408)
-    await worker_store.close_subscription(account.account_id, one, 1012)
-    closed = await owner.fetchrow(query, one)
-    assert closed is not None
-    assert (closed["is_active"], closed["close_code"], closed["open"]) == (False, 4408, False)
+    account = await make_account()
+    who, error = account.account_id, AccountError("MT5_LOGIN_FAILED", "refused")
+    connected = Standing(account.id, account.user_id, AccountState.CONNECTED)
+    assert await worker_store.standing(who) == connected
+    await worker_store.set_state(who, AccountState.LOGIN_FAILED, error)
+    await account_store.connecting(account.user_id, who)
+    assert (await worker_store.standing(who)).state is AccountState.LOGIN_FAILED
 
 
 async def test_the_registry_finds_the_holder_or_the_emptiest(
-    worker_store: WorkerStore, owner: asyncpg.Connection
+    worker_store: WorkerStore, worker_pool: asyncpg.Pool, owner: asyncpg.Connection
 ) -> None:
+    async def instance_for(row_id: int, kind: str) -> str | None:
+        found: str | None = await worker_pool.fetchval(
+            "SELECT get_instance_for_account($1, $2)", row_id, kind
+        )
+        return found
+
     await owner.execute("DELETE FROM instance_registry")
     full = InstanceReport("api-1", "api", (41, 42), 50.0, 20.0, 9, "healthy", "h", "10.0.0.1")
     await worker_store.register_instance(full)
@@ -137,15 +130,15 @@ async def test_the_registry_finds_the_holder_or_the_emptiest(
         InstanceReport("api-3", "api", (43,), active_connections=0, health_status="draining")
     )
     await worker_store.register_instance(InstanceReport("ws-1", "websocket"))
-    assert await worker_store.instance_for_account(42, "api") == "api-1"
-    assert await worker_store.instance_for_account(43, "api") == "api-2"
-    assert await worker_store.instance_for_account(42, "websocket") == "ws-1"
+    assert await instance_for(42, "api") == "api-1"
+    assert await instance_for(43, "api") == "api-2"
+    assert await instance_for(42, "websocket") == "ws-1"
     await worker_store.remove_instance("ws-1")
-    assert await worker_store.instance_for_account(42, "websocket") is None
+    assert await instance_for(42, "websocket") is None
     await owner.execute(
         "UPDATE instance_registry SET last_heartbeat = now() - INTERVAL '6 minutes'"
     )
-    assert await worker_store.instance_for_account(42, "api") is None
+    assert await instance_for(42, "api") is None
 
 
 async def test_a_heartbeat_keeps_the_start_and_a_registration_renews_it(

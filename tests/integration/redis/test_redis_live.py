@@ -3,10 +3,12 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from tests.integration.redis.lines import followed, frames, leased, state
 
 from mt5kit.errors import StaleToken
 from mt5kit.state.redis import (
     CachedSnapshot,
+    Followed,
     Frame,
     Keys,
     Lease,
@@ -15,6 +17,7 @@ from mt5kit.state.redis import (
     LiveStore,
     PlacementStore,
     SnapshotCache,
+    StateFull,
 )
 
 
@@ -26,12 +29,12 @@ class Stores:
     placement: PlacementStore
 
     async def lease(self, terminal_id: str = "T1", owner: str = "a") -> Lease:
-        held = await self.leases.holder(terminal_id)
-        if held is not None:
-            await self.leases.release(held)
-        lease = await self.leases.acquire(terminal_id, owner)
-        assert lease is not None
-        return lease
+        return await leased(self.leases, terminal_id, owner)
+
+    async def replay(self, epoch: int, after_seq: int) -> tuple[Frame, ...] | None:
+        """What a follower at that message misses, None if that is not all there."""
+        found = await followed(self.live, epoch, after_seq)
+        return found.frames if found and found.told is None else None
 
 
 @pytest.fixture
@@ -44,63 +47,113 @@ def stores(redis: Redis, keys: Keys) -> Stores:
     )
 
 
-def state(epoch: int, seq: int, *, terminal: str = "T1", as_of_ms: int = 5) -> LiveState:
-    return LiveState(epoch, seq, as_of_ms, terminal, "ws-1", b"state %d" % seq, b"line %d" % seq)
-
-
-def frames(first: int, last: int) -> list[Frame]:
-    return [(seq, b"m%d" % seq) for seq in range(first, last + 1)]
-
-
 async def test_state_and_messages_are_read_back(stores: Stores, redis: Redis, keys: Keys) -> None:
     lease = await stores.lease()
     assert await stores.live.read("1") is None
     await stores.live.publish("1", lease.token, state(lease.token, 3), frames(1, 3))
     assert await stores.live.read("1") == state(lease.token, 3)
-    assert await stores.live.replay("1", lease.token, 1) == tuple(frames(2, 3))
-    assert await stores.live.replay("1", lease.token, 3) == ()
+    assert await stores.replay(lease.token, 1) == frames(2, 3)
+    assert await stores.replay(lease.token, 3) == ()
     for key in (keys.live("1"), keys.replay("1")):
         assert 0 < await redis.pttl(key) <= 60_000
 
 
+async def test_a_state_before_the_first_look_is_followed_but_not_read(stores: Stores) -> None:
+    token = (await stores.lease()).token
+    await stores.live.publish("1", token, LiveState(token, 1, 0, "T1", "ws-1"), frames(1, 1))
+    assert await stores.live.read("1") is None
+    found = await followed(stores.live, 0, 0)
+    assert found == Followed(token, 1, 0, "ws-1", b"", frames(1, 1))
+
+
 async def test_a_replay_is_whole_or_none(stores: Stores) -> None:
     token = (await stores.lease()).token
-    assert await stores.live.replay("1", token, 0) is None
+    assert await stores.replay(token, 0) is None
     await stores.live.publish("1", token, state(token, 2), frames(1, 2))
     await stores.live.publish("1", token, state(token, 4), frames(4, 4))
-    assert await stores.live.replay("1", token, 1) is None
-    assert await stores.live.replay("1", token, 3) == tuple(frames(4, 4))
-    assert await stores.live.replay("1", token, 9) is None
-    assert await stores.live.replay("1", token + 1, 3) is None
+    assert await stores.replay(token, 1) is None
+    assert await stores.replay(token, 3) == frames(4, 4)
+    assert await stores.replay(token + 1, 3) is None
     await stores.live.publish("1", token, state(token, 6), frames(5, 6), oldest_seq=6)
-    assert await stores.live.replay("1", token, 4) is None
-    assert await stores.live.replay("1", token, 5) == tuple(frames(6, 6))
+    assert await stores.replay(token, 4) is None
+    assert await stores.replay(token, 5) == frames(6, 6)
+
+
+async def test_no_more_than_500_messages_are_kept(stores: Stores, redis: Redis, keys: Keys) -> None:
+    token = (await stores.lease()).token
+    for last in range(200, 801, 200):
+        await stores.live.publish("1", token, state(token, last), frames(last - 199, last))
+    assert await redis.xlen(keys.replay("1")) == 500
+    assert await stores.replay(token, 300) == frames(301, 800)
+    assert await stores.replay(token, 299) is None
+
+
+async def test_messages_are_kept_no_longer_because_somebody_looks(
+    stores: Stores, redis: Redis, keys: Keys
+) -> None:
+    token = (await stores.lease()).token
+    await stores.live.publish("1", token, state(token, 1), frames(1, 1))
+    for key in (keys.live("1"), keys.replay("1")):
+        await redis.pexpire(key, 30_000)
+    assert await stores.live.touch("1", token, 9, "T1")
+    await stores.live.publish("1", token, state(token, 1, as_of_ms=9), ())
+    assert await redis.pttl(keys.live("1")) > 30_000
+    assert await redis.pttl(keys.replay("1")) <= 30_000
+    await stores.live.publish("1", token, state(token, 2), frames(2, 2))
+    assert await redis.pttl(keys.replay("1")) > 30_000
 
 
 async def test_repeating_a_publish_changes_nothing(stores: Stores) -> None:
     token = (await stores.lease()).token
     for _ in range(2):
         await stores.live.publish("1", token, state(token, 2), frames(1, 2))
-    assert await stores.live.replay("1", token, 0) == tuple(frames(1, 2))
+    assert await stores.replay(token, 0) == frames(1, 2)
+    assert await stores.live.read("1") == state(token, 2)
+
+
+async def test_a_publish_that_comes_late_does_not_bring_an_older_look(stores: Stores) -> None:
+    token = (await stores.lease()).token
+    await stores.live.publish("1", token, state(token, 2, as_of_ms=9), frames(1, 2))
+    await stores.live.publish("1", token, state(token, 2, as_of_ms=8), frames(1, 2))
+    with pytest.raises(StaleToken):
+        await stores.live.publish("1", token, state(token, 1, as_of_ms=10), frames(1, 1))
+    assert await stores.live.read("1") == state(token, 2, as_of_ms=9)
+    assert await stores.live.touch("1", token, 4, "T1")
+    assert await stores.live.read("1") == state(token, 2, as_of_ms=9)
+
+
+@pytest.mark.parametrize("order", [(2, 1), (1, 1), (1, 3)])
+async def test_frames_out_of_order_are_a_mistake(stores: Stores, order: tuple[int, int]) -> None:
+    token = (await stores.lease()).token
+    mixed = [Frame(seq, b"", b"") for seq in order]
+    with pytest.raises(ValueError, match="ascend"):
+        await stores.live.publish("1", token, state(token, 2), mixed)
 
 
 async def test_a_stale_owner_is_refused(stores: Stores) -> None:
     old = await stores.lease(owner="a")
     await stores.live.publish("1", old.token, state(old.token, 2), frames(1, 2))
     new = await stores.lease(owner="b")
+
+    async def refused() -> None:
+        for call in (
+            stores.live.publish("1", old.token, state(old.token, 3), frames(3, 3)),
+            stores.live.touch("1", old.token, 9, "T1"),
+            stores.live.hand_over("1", old.token, old.token, 2, "T1"),
+            stores.live.take_over("1", old.token, "T1"),
+            stores.live.drop("1", old.token, "T1"),
+        ):
+            with pytest.raises(StaleToken):
+                await call
+
     # Before the new owner has written anything the fence already refuses the old one.
-    with pytest.raises(StaleToken):
-        await stores.live.publish("1", old.token, state(old.token, 3), frames(3, 3))
-    with pytest.raises(StaleToken):
-        await stores.live.touch("1", old.token, 9, "T1")
+    await refused()
+    assert await stores.live.read("1") == state(old.token, 2)
     await stores.live.publish("1", new.token, state(new.token, 1), frames(1, 1))
-    with pytest.raises(StaleToken):
-        await stores.live.publish("1", old.token, state(old.token, 3), frames(3, 3))
-    with pytest.raises(StaleToken):
-        await stores.live.drop("1", old.token, "T1")
+    await refused()
     assert await stores.live.read("1") == state(new.token, 1)
-    assert await stores.live.replay("1", new.token, 0) == tuple(frames(1, 1))
-    assert await stores.live.replay("1", old.token, 0) is None
+    assert await stores.replay(new.token, 0) == frames(1, 1)
+    assert await stores.replay(old.token, 0) is None
 
 
 async def test_an_account_that_moved_refuses_its_last_terminal(stores: Stores) -> None:
@@ -127,6 +180,35 @@ async def test_touching_moves_only_the_age(stores: Stores) -> None:
     assert await stores.live.read("1") == state(token, 1, as_of_ms=9)
     await stores.live.drop("1", token, "T1")
     assert await stores.live.read("1") is None
+
+
+async def test_nobody_touches_what_another_wrote(stores: Stores) -> None:
+    old = await stores.lease(owner="a")
+    await stores.live.publish("1", old.token, state(old.token, 1), frames(1, 1))
+    new = await stores.lease(owner="b")
+    assert not await stores.live.touch("1", new.token, 9, "T1")
+    assert await stores.live.read("1") == state(old.token, 1)
+
+
+async def test_a_full_redis_takes_all_but_news(stores: Stores, redis: Redis) -> None:
+    token = (await stores.lease()).token
+    await stores.live.publish("1", token, state(token, 1), frames(1, 1))
+    try:
+        await redis.config_set("maxmemory", "1")
+        for epoch, seq in ((token, 2), (token + 1, 1)):
+            with pytest.raises(StateFull):
+                await stores.live.publish("1", token, state(epoch, seq), frames(seq, seq))
+        assert await stores.live.touch("1", token, 9, "T1")
+        assert await stores.live.read("1") == state(token, 1, as_of_ms=9)
+        found = await followed(stores.live, 0, 0)
+        assert found == Followed(token, 1, 9, "ws-1", b"told 1", frames(1, 1))
+        assert await stores.live.followers("1") == 1
+        assert await stores.live.hand_over("1", token, token, 1, "T1")
+        assert await stores.live.take_over("1", token, "T1")
+        await stores.live.unfollow("1", "ws-2")
+        await stores.live.drop("1", token, "T1")
+    finally:
+        await redis.config_set("maxmemory", "0")
 
 
 def look(as_of_ms: int, terminal: str = "T1") -> CachedSnapshot:
@@ -191,8 +273,9 @@ async def test_a_look_under_way_does_not_outlive_its_session(stores: Stores) -> 
 
 async def test_payloads_may_be_any_bytes(stores: Stores) -> None:
     token = (await stores.lease()).token
-    payload = bytes(range(256))
-    written = msgspec.structs.replace(state(token, 1), payload=payload)
-    await stores.live.publish("1", token, written, [(1, payload)])
+    anything = bytes(range(256)) * 2
+    written = msgspec.structs.replace(state(token, 1), payload=anything, told=anything)
+    frame = Frame(1, anything, anything)
+    await stores.live.publish("1", token, written, [frame])
     assert await stores.live.read("1") == written
-    assert await stores.live.replay("1", token, 0) == ((1, payload),)
+    assert await stores.replay(token, 0) == (frame,)

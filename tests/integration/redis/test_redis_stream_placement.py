@@ -69,3 +69,10 @@ async def test_an_owner_frees_only_the_terminal_it_names(
     assert await stream.where("1") == "T2"
     assert await stream.free("1", "T2")
     assert await stream.where("1") is None
+
+
+async def test_occupants_are_told_by_terminal(stream: StreamPlacementStore) -> None:
+    await stream.reserve("1", ["T1"], 60)
+    await stream.reserve("2", ["T3"], 60)
+    assert await stream.occupants(["T1", "T2", "T3"]) == {"T1": "1", "T3": "2"}
+    assert await stream.occupants([]) == {}

@@ -136,3 +136,14 @@ async def test_a_ticket_that_opened_nothing_can_be_put_back(
     assert (await tickets.redeem(ticket)).grant == redeemed.grant
     with pytest.raises(Unauthenticated):
         await tickets.redeem(ticket)
+
+
+async def test_a_ticket_says_when_its_authority_ends(tickets: TicketStore, redis: Redis) -> None:
+    ticket = await tickets.issue("acc", "user", until_ms=1_800_000_000_000)
+    redeemed = await tickets.redeem(ticket)
+    assert redeemed.grant == TicketGrant("acc", "user", until_ms=1_800_000_000_000)
+    await tickets.put_back(redeemed)
+    [key] = await redis.keys("*")
+    # One issued by a release that did not know of it.
+    await redis.set(key, b'{"account_id":"acc","user_id":"user","scope":"account","tier":"FREE"}')
+    assert (await tickets.redeem(ticket)).grant.until_ms == 0

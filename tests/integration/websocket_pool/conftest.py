@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+from uuid import UUID
 
 import pytest
 import uvicorn
@@ -17,9 +18,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.broker_time import DEFAULT_RULE
 from mt5kit.domain.brokers import Brokers
-from mt5kit.errors import AccountNotFound, LoginRefused, ServiceOverloaded
+from mt5kit.errors import (
+    AccountNotFound,
+    LoginRefused,
+    ServiceOverloaded,
+    TerminalMoved,
+    Unauthenticated,
+)
 from mt5kit.secret import Secret
 from mt5kit.state.keys import Keys
+from mt5kit.state.postgres import Standing
 from mt5kit.state.redis import (
     ControlChannel,
     Lease,
@@ -30,12 +38,14 @@ from mt5kit.state.redis import (
     open_redis,
 )
 from mt5kit.terminal.credentials import Credentials
+from mt5kit.terminal.protocol import StreamTerminal
 from mt5kit.testing.fake_terminal import FakeStreamTerminal
 from websocket_pool.app import create_app
 from websocket_pool.context import StreamContext, Wiring
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
+from websocket_pool.tokens import Bearer
 from websocket_pool.transport import AbortableProtocol
 
 USER = "11111111-1111-1111-1111-111111111111"
@@ -67,6 +77,10 @@ class FakeCredentials:
         """What a disconnect, or a refusal elsewhere, does."""
         self.accounts[account_id] = replace(self.accounts[account_id], state=state)
 
+    async def standing(self, account_id: str) -> Standing:
+        found = await self.read(account_id)
+        return Standing(found.credentials.identity.login, UUID(USER), found.state)
+
     async def read(self, account_id: str) -> StoredAccount:
         self.reads += 1
         found = self.accounts.get(account_id)
@@ -89,14 +103,41 @@ class FakeTerminals:
     """`Terminals` that are there from the start."""
 
     def __init__(self, terminals: dict[str, FakeStreamTerminal]) -> None:
-        self.by_id = terminals
-        self.gains: list[Lease] = []
+        self._terminals = terminals
+        self._held: set[str] = set()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._terminals)
 
     def gained(self, lease: Lease) -> None:
-        self.gains.append(lease)
+        self._held.add(lease.terminal_id)
+
+    def lost(self, terminal_id: str) -> None:
+        self._held.discard(terminal_id)
+
+    def get(self, terminal_id: str) -> StreamTerminal:
+        if terminal_id not in self._held:
+            raise TerminalMoved("not held here")
+        return self._terminals[terminal_id]
+
+    def up(self, terminal_id: str) -> bool:
+        return terminal_id in self._held
 
     async def aclose(self) -> None:
         """Nothing to hang up."""
+
+
+class FakeVerifier:
+    """Takes the tokens that it was given."""
+
+    def __init__(self) -> None:
+        self.bearers: dict[str, Bearer] = {}
+
+    async def verify(self, token: str) -> Bearer:
+        if token not in self.bearers:
+            raise Unauthenticated("the token is not good")
+        return self.bearers[token]
 
 
 @dataclass
@@ -226,6 +267,7 @@ async def running(
         registry=CollectorRegistry(),
         credentials=farm.credentials,
         brokers=Brokers({}, DEFAULT_RULE),
+        verifier=changes.pop("verifier", FakeVerifier()),
         **(options | changes),
     )
     context = StreamContext.wired(wiring)

@@ -28,6 +28,7 @@ from mt5kit.state.redis import Control, LiveState, StateUnavailable
 from mt5kit.telemetry.logs import configure_logs
 from mt5kit.testing.fake_terminal import make_position, make_snapshot
 from mt5kit.vault import SealBroken
+from websocket_pool.context import Limits
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
@@ -98,19 +99,16 @@ async def test_messages_over_4_kib_close_1009_whatever_the_server_lets_through(
 async def test_a_ticket_outlives_a_refusal_that_passes(farm: Farm, redis_url: str) -> None:
     farm.account("acc-1")
     async with (
-        running(farm, redis_url, "ws-1") as one,
-        running(farm, redis_url, "ws-2", most=(10, 1)) as two,
+        running(farm, redis_url, "ws-1", limits=Limits(sockets=1)) as one,
+        running(farm, redis_url, "ws-2", limits=Limits(per_user=1)) as two,
     ):
-        await until(lambda: len(one.context.keeper.held) == len(two.context.keeper.held) == 1)
-        [theirs] = two.context.keeper.held
-        await farm.placement.reserve("acc-1", [theirs], 60)
         query = f"ticket={await farm.ticket('acc-1')}"
-        assert await closed_with(one, "acc-1", query) == 1013
-        assert await closed_with(one, "acc-1", query) == 1013
-        async with two.watch("acc-1") as first:
+        async with one.watch("acc-1") as first:
             await receive(first)
+            assert await closed_with(one, "acc-1", query) == 1013
+            # Of the same user, though on another replica.
             assert await closed_with(two, "acc-1", query) == 4429
-        await until(lambda: two.metric("ws_active_connections") == 0)
+        await until(lambda: one.metric("ws_active_connections") == 0)
         async with two.watch("acc-1", query) as client:
             assert (await receive(client))["type"] == "connected"
         assert await closed_with(two, "acc-1", query) == 4401
@@ -172,6 +170,7 @@ async def test_a_fault_of_ours_is_1011_and_tells_nothing(
     async def broken(_: str) -> StoredAccount:
         raise SealBroken("the seal is broken")
 
+    replica.farm.account("acc-1")
     monkeypatch.setattr(replica.farm.credentials, "read", broken)
     async with replica.watch("acc-1") as client:
         with pytest.raises(ConnectionClosed):
@@ -181,7 +180,7 @@ async def test_a_fault_of_ours_is_1011_and_tells_nothing(
 
 async def test_limits_of_users_and_of_the_replica(farm: Farm, redis_url: str) -> None:
     farm.account("acc-1")
-    async with running(farm, redis_url, "ws-1", most=(3, 2)) as one:
+    async with running(farm, redis_url, "ws-1", limits=Limits(sockets=3, per_user=2)) as one:
         await until(lambda: len(one.context.keeper.held) == 2)
         async with one.watch("acc-1") as a, one.watch("acc-1") as b:
             await receive(a)
@@ -204,7 +203,9 @@ async def test_a_connection_has_its_hour(farm: Farm, redis_url: str) -> None:
             with pytest.raises(ConnectionClosed):
                 await receive_until(client, lambda _: False)
             assert client.close_code == 4401
-        async with one.watch("acc-1", f"ticket={resume}") as client:
+        # Resuming does not prolong it: the issuer has to be asked.
+        assert await closed_with(one, "acc-1", f"ticket={resume}") == 4401
+        async with one.watch("acc-1") as client:
             assert (await receive(client))["type"] == "connected"
 
 
@@ -226,8 +227,9 @@ async def test_without_redis_new_sockets_are_1013_and_open_ones_go_on(
                 lambda: _live(replica), lambda state: state is not None and state.seq == 1
             )
             assert state is not None
-            frames = await replica.farm.live.replay("acc-1", state.epoch, 0)
-            assert frames is not None
+            followed = await replica.farm.live.follow("acc-1", "ws-9", state.epoch, 0)
+            assert followed is not None
+            assert [frame.seq for frame in followed.frames] == [1]
             await terminal.show(make_snapshot(me, make_position(2)))
             assert (await receive(client))["seq"] == 2
     finally:
@@ -276,7 +278,7 @@ async def test_service_routes_answer(replica: Replica) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{replica.port}") as client:
         assert (await client.get("/health/live")).status_code == 200
         ready = (await client.get("/health/ready")).json()
-        assert ready["terminals"]["S1"] == {"leased": True}
+        assert ready["terminals"]["S1"] == {"leased": True, "connected": True}
         assert "ws_active_connections" in (await client.get("/metrics")).text
         missing = await client.get("/ws/account/acc-1")
         assert missing.status_code == 404

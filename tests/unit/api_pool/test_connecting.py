@@ -12,7 +12,6 @@ import pytest
 from tests.unit.api_pool.looks_made import snapshot
 
 from api_pool import connecting as connecting_module
-from api_pool.background import Background
 from api_pool.connecting import PROOF_TRIES, Connector
 from api_pool.directory import KnownAccount
 from api_pool.turns import ProofTurn, Taken
@@ -29,6 +28,7 @@ from mt5kit.errors import (
     TerminalTimeout,
 )
 from mt5kit.secret import Secret
+from mt5kit.service.background import Background
 from mt5kit.state.postgres import AccountRow, AuditEntry, WorkerStore
 from mt5kit.state.redis import Control, LoginBudgetStore, StateUnavailable
 from mt5kit.terminal.credentials import Credentials

@@ -8,7 +8,6 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from api_pool.background import Background
 from api_pool.directory import KnownAccount
 from api_pool.history_pages import DAY_MS, DEFAULT_DAYS, HistoryPages, key_of, page_query
 from api_pool.store_watch import StoreWatch
@@ -18,6 +17,7 @@ from mt5kit.domain.brokers import Brokers
 from mt5kit.domain.history import HistoryQuery
 from mt5kit.domain.instants import now_ms
 from mt5kit.errors import StaleToken
+from mt5kit.service.background import Background
 from mt5kit.state.postgres import AccountRow
 from mt5kit.state.redis import CachedPage, HistoryCache, StateUnavailable
 

@@ -9,7 +9,6 @@ from structlog.testing import capture_logs
 from tests.unit.api_pool.looks_made import snapshot
 
 from api_pool import looks as looks_module
-from api_pool.background import Background
 from api_pool.looks import Looks
 from api_pool.memory import CHECK_S, LATEST_CHECK_S, Kept
 from api_pool.seen import Seen
@@ -18,6 +17,7 @@ from mt5kit.domain.brokers import Brokers
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot
 from mt5kit.errors import StaleToken
+from mt5kit.service.background import Background
 from mt5kit.state.redis import (
     CachedSnapshot,
     LiveState,

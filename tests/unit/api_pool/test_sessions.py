@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from api_pool import sessions as sessions_module
-from api_pool.background import Background
 from api_pool.fleet import Fleet, FleetParts, OwnedTerminal
 from api_pool.sessions import SessionAccounts
 from mt5kit.domain.accounts import AccountIdentity, AccountState
@@ -22,6 +21,7 @@ from mt5kit.errors import (
     WrongAccount,
 )
 from mt5kit.secret import Secret
+from mt5kit.service.background import Background
 from mt5kit.state.postgres import (
     AccountError,
     DatabaseUnavailable,
@@ -50,7 +50,7 @@ class Store:
         binding = AccountBinding(uuid4(), IDENTITY.login, IDENTITY.server)
         sealed = self.vault.seal(Secret(password), binding)
         login = StoredLogin(next(self._ids), binding, sealed)
-        self.rows[account_id] = WorkerLogin(login, state)
+        self.rows[account_id] = WorkerLogin(login, uuid4(), state)
         return sealed.ciphertext
 
     async def credentials(self, account_id: str) -> WorkerLogin:

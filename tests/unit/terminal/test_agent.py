@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import mt5kit.terminal
+from mt5kit.terminal.link import POLL_MARGIN_S
 
 SOURCE = Path(mt5kit.terminal.__file__).parent / "agent.py"
 
@@ -392,7 +394,7 @@ def test_a_call_behind_a_held_lock_gives_up(load: Callable[[], Any]) -> None:
 
 
 def poll(agent: Any, instance: Any, since: str, timeout_s: float, token: int = 5) -> dict[str, Any]:
-    return call(agent, instance, "wait_changes", token, 1, "S", since, timeout_s, 0.001)
+    return call(agent, instance, "wait_changes", token, 1, "S", since, timeout_s)
 
 
 def test_the_poll_answers_at_once_then_waits_for_a_change(
@@ -410,18 +412,115 @@ def test_the_poll_answers_at_once_then_waits_for_a_change(
     assert changed["snapshot"]["account"]["equity"] == 11.0
 
 
-def test_waiting_for_a_login_is_not_what_a_look_costs(load: Callable[[], Any]) -> None:
-    """Or the poll would sleep nine times as long as somebody else's login took."""
+def timed_poll(load: Callable[[], Any]) -> tuple[Any, Any, "FakeClock"]:
+    """An agent with an open poll, whose clock moves when it is slept on."""
     agent = load()
-    instance = agent.Agent()
-    call(agent, instance, "open_poll", 5)
-    version = poll(agent, instance, "", 60)["answer"]["version"]
     clock = FakeClock()
     agent.time = clock
+    instance = agent.Agent()
+    call(agent, instance, "open_poll", 5)
+    return agent, instance, clock
+
+
+def watch(agent: Any, instance: Any, polls: int, timeout_s: float) -> None:
+    """Poll so many times, each as soon as the last has answered."""
+    version = ""
+    for _ in range(polls):
+        version = poll(agent, instance, version, timeout_s)["answer"]["version"]
+
+
+def test_looks_are_close_while_things_move_and_rare_in_silence(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent, instance, clock = timed_poll(load)
+    looks: list[float] = []
+    module.during_positions = lambda: looks.append(clock.now)
+    # The first answers at once.
+    watch(agent, instance, 21, 1.0)
+    assert looks[0] == 0.0
+    for before, after in pairwise(looks):
+        # A look at the end of a poll may come sooner.
+        assert after - before <= min(max(before / 20, 0.02), 0.1) + 1e-9
+    assert sum(look <= 0.4 for look in looks) == pytest.approx(21, abs=1)
+    assert sum(look > 10 for look in looks) == pytest.approx(100, abs=1)
+    module.equity = 11.0
+    looks.clear()
+    watch(agent, instance, 1, 1.0)
+    changed_at = looks[0]
+    watch(agent, instance, 2, 0.4)
+    assert sum(look - changed_at <= 0.4 for look in looks) == pytest.approx(21, abs=2)
+
+
+def test_who_comes_back_at_once_gets_no_more_looks_than_who_waits(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    """In a market that moves with every look the round trip would set the pace."""
+    agent, instance, clock = timed_poll(load)
+
+    def move() -> None:
+        module.equity += 1
+
+    module.during_positions = move
+    watch(agent, instance, 101, 60)
+    assert clock.now == pytest.approx(100 * 0.02)
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 0.5, 5.0])
+def test_looking_takes_a_tenth_of_the_time_at_most(
+    load: Callable[[], Any], module: FakeModule, timeout_s: float
+) -> None:
+    agent, instance, clock = timed_poll(load)
+    costs: list[float] = []
+
+    def take_long() -> None:
+        clock.now += 0.1
+        costs.append(0.1)
+
+    module.during_positions = take_long
+    watch(agent, instance, 30, timeout_s)
+    assert sum(costs) <= 0.1 * clock.now + 0.1
+
+
+def test_one_look_that_was_held_up_does_not_keep_the_next_from_the_caller(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent, instance, clock = timed_poll(load)
+
+    def freeze() -> None:
+        clock.now += 10
+
+    module.during_positions = freeze
+    watch(agent, instance, 1, 0.0)
+    module.during_positions = lambda: None
+    before = clock.now
+    watch(agent, instance, 1, 0.0)
+    assert clock.now - before == agent.LONGEST_REST
+    # The caller waits 3 s longer than the poll.
+    assert agent.LONGEST_REST < POLL_MARGIN_S
+
+
+def test_a_new_poll_answers_at_once_however_long_the_last_look_took(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent, instance, clock = timed_poll(load)
+
+    def take_long() -> None:
+        clock.now += 0.1
+
+    module.during_positions = take_long
+    watch(agent, instance, 1, 0.0)
+    before = clock.now
+    call(agent, instance, "open_poll", 5)
+    watch(agent, instance, 1, 60)
+    assert clock.now - before == pytest.approx(0.1)
+
+
+def test_waiting_for_a_login_is_not_what_a_look_costs(load: Callable[[], Any]) -> None:
+    """Or the poll would rest as long as if its own look had taken that long."""
+    agent, instance, clock = timed_poll(load)
     instance.fence.lock = SlowLock(clock)
-    poll(agent, instance, version, 60)
-    assert clock.slept
-    assert set(clock.slept[:-1]) == {0.001}
+    watch(agent, instance, 3, 60)
+    assert 0 < max(clock.slept) <= agent.LONGEST_STEP
 
 
 class FakeClock:

@@ -15,8 +15,9 @@ from mt5kit.state.postgres.database import (
 )
 from mt5kit.state.postgres.keys import KeyStore, WrappedRow
 from mt5kit.state.postgres.request_logs import RequestLog
-from mt5kit.state.postgres.rows import AccountError, AccountRow, StoredLogin
-from mt5kit.state.postgres.worker import InstanceReport, WorkerLogin, WorkerStore
+from mt5kit.state.postgres.rows import AccountError, AccountRow, Standing, StoredLogin, WorkerLogin
+from mt5kit.state.postgres.subscriptions import ClosedSocket, OpenSocket, SubscriptionStore
+from mt5kit.state.postgres.worker import InstanceReport, WorkerStore
 
 __all__ = [
     "AccountError",
@@ -24,13 +25,17 @@ __all__ = [
     "AccountStore",
     "AuditEntry",
     "AuditStore",
+    "ClosedSocket",
     "Database",
     "DatabaseFault",
     "DatabaseUnavailable",
     "InstanceReport",
     "KeyStore",
+    "OpenSocket",
     "RequestLog",
+    "Standing",
     "StoredLogin",
+    "SubscriptionStore",
     "ValueRefused",
     "WorkerLogin",
     "WorkerStore",

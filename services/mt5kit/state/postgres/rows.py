@@ -87,6 +87,43 @@ class StoredLogin(msgspec.Struct, frozen=True):
         return hashlib.sha256(self.sealed.ciphertext).digest()
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """Whose an account is, and where it stands.
+
+    Args:
+        row_id: `accounts.id`.
+        user_id: Its user.
+        state: Where it stands with the credentials that are stored: while others are being
+            proven, where it stood before. So credentials that the broker refused stay refused
+            meanwhile.
+    """
+
+    row_id: int
+    user_id: UUID
+    state: AccountState
+
+
+class WorkerLogin(msgspec.Struct, frozen=True):
+    """Stored credentials, and their account at the same moment.
+
+    Args:
+        login: The credentials.
+        user_id: Whose account it is.
+        state: Where the account stands with them, as in `Standing`.
+        connecting: Whether others are being proven now.
+    """
+
+    login: StoredLogin
+    user_id: UUID
+    state: AccountState
+    connecting: bool = False
+
+    @property
+    def row_id(self) -> int:
+        """`accounts.id`."""
+        return self.login.id
+
+
 def account_row(row: asyncpg.Record) -> AccountRow:
     """The account in a row of `ACCOUNT_COLUMNS`."""
     error = row["last_error"]

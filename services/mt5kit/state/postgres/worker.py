@@ -1,7 +1,8 @@
 """What the owners of terminals and streams read and record. Runs as `mt5_worker`."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+from uuid import UUID
 
 import msgspec
 
@@ -11,31 +12,14 @@ from mt5kit.state.postgres.request_logs import RequestLog, append_request_logs
 from mt5kit.state.postgres.rows import (
     RECORD_STANDING,
     AccountError,
-    StoredLogin,
+    Standing,
+    WorkerLogin,
     check_id,
     fetch_login,
     found,
 )
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
 InstanceType = Literal["websocket", "api", "hybrid"]
-
-
-class WorkerLogin(msgspec.Struct, frozen=True):
-    """Stored credentials, and the state of their account at the same moment.
-
-    Args:
-        login: The credentials.
-        state: Where the account stands with them: while others are being proven, where it stood
-            before. So credentials that the broker refused stay refused meanwhile.
-        connecting: Whether others are being proven now.
-    """
-
-    login: StoredLogin
-    state: AccountState
-    connecting: bool = False
 
 
 class InstanceReport(msgspec.Struct, frozen=True):
@@ -93,15 +77,32 @@ class WorkerStore:
         async with self._database.transaction(account_id=account_id) as connection:
             row = await connection.fetchrow(
                 # Until the login is read too, nobody changes either.
-                "SELECT coalesce(connecting_from, state) AS standing, state = 'connecting' AS now"
-                " FROM accounts WHERE account_id = $1 FOR SHARE",
+                "SELECT user_id, coalesce(connecting_from, state) AS standing,"
+                " state = 'connecting' AS now FROM accounts WHERE account_id = $1 FOR SHARE",
                 account_id,
             )
             known = found(row, account_id)
             login = await fetch_login(connection, account_id)
-        return WorkerLogin(login, AccountState(known["standing"]), known["now"])
+        state = AccountState(known["standing"])
+        return WorkerLogin(login, known["user_id"], state, known["now"])
 
-    async def owner(self, account_id: str) -> "UUID | None":
+    async def standing(self, account_id: str) -> Standing:
+        """Whose the account is and where it stands; its password is not read.
+
+        Raises:
+            AccountNotFound: There is no such account.
+        """
+        check_id(account_id)
+        async with self._database.transaction(account_id=account_id) as connection:
+            row = await connection.fetchrow(
+                "SELECT id, user_id, coalesce(connecting_from, state) AS standing"
+                " FROM accounts WHERE account_id = $1",
+                account_id,
+            )
+        row = found(row, account_id)
+        return Standing(row["id"], row["user_id"], AccountState(row["standing"]))
+
+    async def owner(self, account_id: str) -> UUID | None:
         """Whose account it is; None if there is none."""
         async with self._database.transaction(account_id=account_id) as connection:
             owner: UUID | None = await connection.fetchval(
@@ -165,47 +166,6 @@ class WorkerStore:
             )
         found(changed, account_id)
 
-    async def open_subscription(self, account_id: str, instance_id: str) -> int:
-        """Record a socket on an account; the subscription's id.
-
-        Raises:
-            AccountNotFound: There is no such account, or no longer.
-        """
-        check_id(account_id)
-        async with self._database.transaction(account_id=account_id) as connection:
-            subscription: int | None = await connection.fetchval(
-                # The lock lets a deletion under way finish first, and then there is no row.
-                "INSERT INTO websocket_subscriptions (account_id, user_id, instance_id)"
-                " SELECT id, user_id, $2 FROM accounts WHERE account_id = $1 FOR KEY SHARE"
-                " RETURNING id",
-                *(account_id, instance_id),
-            )
-        return found(subscription, account_id)
-
-    async def heartbeat_subscriptions(self, account_id: str, instance_id: str) -> None:
-        """Record that an instance still serves its sockets on an account."""
-        check_id(account_id)
-        async with self._database.transaction(account_id=account_id) as connection:
-            await connection.execute(
-                "UPDATE websocket_subscriptions SET last_heartbeat = now()"
-                " WHERE is_active AND instance_id = $2"
-                " AND account_id = (SELECT id FROM accounts WHERE account_id = $1)",
-                *(account_id, instance_id),
-            )
-
-    async def close_subscription(
-        self, account_id: str, subscription: int, close_code: int | None = None
-    ) -> None:
-        """Record that a socket has closed. Without effect where it was recorded, or erased."""
-        check_id(account_id)
-        async with self._database.transaction(account_id=account_id) as connection:
-            await connection.execute(
-                "UPDATE websocket_subscriptions"
-                " SET is_active = FALSE, disconnected_at = now(), close_code = $2"
-                " WHERE is_active AND id = $1",
-                *(subscription, close_code),
-            )
-
     async def register_instance(self, report: InstanceReport) -> None:
         """Enter a replica that has just started; a slot's earlier task is overwritten."""
         await self._upsert_instance(report, started=True)
@@ -240,6 +200,18 @@ class WorkerStore:
             )
         return tuple(sorted(row["instance_id"] for row in rows))
 
+    async def end_silent_subscriptions(self, older_than_s: int) -> int:
+        """End sockets that their replica has not renewed for so long, of whatever account.
+
+        Returns:
+            How many there were; 0 while another replica does the same.
+        """
+        async with self._database.transaction() as connection:
+            ended: int = await connection.fetchval(
+                "SELECT end_silent_subscriptions($1)", older_than_s
+            )
+        return ended
+
     async def mend_connecting(self, older_than_s: int) -> int:
         """Put back accounts that have been `connecting` for so long, where they stood before.
 
@@ -251,14 +223,6 @@ class WorkerStore:
         async with self._database.transaction() as connection:
             mended: int = await connection.fetchval("SELECT mend_connecting($1)", older_than_s)
         return mended
-
-    async def instance_for_account(self, row_id: int, instance_type: InstanceType) -> str | None:
-        """The live instance that holds the account (`accounts.id`), else the least loaded one."""
-        async with self._database.transaction() as connection:
-            instance: str | None = await connection.fetchval(
-                "SELECT get_instance_for_account($1, $2)", row_id, instance_type
-            )
-        return instance
 
     async def terminal_event(
         self, terminal_id: str, event: str, detail: Mapping[str, object] | None = None

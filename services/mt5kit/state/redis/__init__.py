@@ -15,17 +15,20 @@ from mt5kit.state.redis.history_cache import CachedPage, HistoryCache
 from mt5kit.state.redis.keeper_plan import KeeperPlan
 from mt5kit.state.redis.lease_keeper import LeaseKeeper
 from mt5kit.state.redis.leases import LEASE_TTL_MS, Lease, LeaseStore
-from mt5kit.state.redis.live import Frame, LiveState, LiveStore
+from mt5kit.state.redis.live import INTEREST_MS, Followed, LiveState, LiveStore, Taken
 from mt5kit.state.redis.login_budget import LoginBudgetStore
 from mt5kit.state.redis.placement import PlacementStore
 from mt5kit.state.redis.probe import RedisProbe
+from mt5kit.state.redis.relay import Frame, Relayed
 from mt5kit.state.redis.shares import ShareStore
 from mt5kit.state.redis.snapshots import CachedSnapshot, SnapshotCache
+from mt5kit.state.redis.sockets import SocketCounts
 from mt5kit.state.redis.stream_placement import StreamPlacementStore
 from mt5kit.state.redis.sync_jobs import SyncError, SyncJob, SyncStatus, SyncStore
 from mt5kit.state.redis.tickets import Redeemed, TicketGrant, TicketStore
 
 __all__ = [
+    "INTEREST_MS",
     "LEASE_TTL_MS",
     "BoardStore",
     "CachedPage",
@@ -33,6 +36,7 @@ __all__ = [
     "Control",
     "ControlChannel",
     "DemandStore",
+    "Followed",
     "Frame",
     "HistoryCache",
     "KeeperPlan",
@@ -48,9 +52,11 @@ __all__ = [
     "Redis",
     "RedisFault",
     "RedisProbe",
+    "Relayed",
     "Role",
     "ShareStore",
     "SnapshotCache",
+    "SocketCounts",
     "StateFull",
     "StateUnavailable",
     "StreamPlacementStore",
@@ -58,6 +64,7 @@ __all__ = [
     "SyncJob",
     "SyncStatus",
     "SyncStore",
+    "Taken",
     "TerminalEntry",
     "TicketGrant",
     "TicketStore",

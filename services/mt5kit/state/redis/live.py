@@ -1,11 +1,14 @@
 """The newest state of a streamed account and its last messages, for every other replica."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
 from mt5kit.errors import StaleToken
-from mt5kit.state.redis.connection import Lua, RedisStore
+from mt5kit.state.redis import live_scripts as scripts
+from mt5kit.state.redis.connection import RedisStore
+from mt5kit.state.redis.relay import Frame, Relayed, relayed, wanted
+from mt5kit.state.redis.subscription import ignore_standing
 
 LIVE_TTL_MS = 60_000
 """As long as a reader may resume; what is older has lost its owner."""
@@ -13,82 +16,16 @@ LIVE_TTL_MS = 60_000
 REPLAY_LENGTH = 500
 """Messages kept for resuming; the owner trims by bytes besides."""
 
-Frame = tuple[int, bytes]
-"""A state message: its seq and its encoded form."""
-
-# A stale owner is one whose terminal, or whose account's stream, has seen a higher token.
-_GUARD = """
-local fence = tonumber(redis.call('GET', KEYS[2]) or '0')
-local stored = redis.call('HMGET', KEYS[1], 'token', 'epoch', 'seq')
-local token = tonumber(ARGV[1])
-if fence > token or tonumber(stored[1] or '0') > token then return -1 end
-"""
-
-_PUBLISH = Lua(
-    "-- KEYS live, fence, replay; ARGV token, epoch, seq, as_of, terminal, instance, payload, "
-    "line, TTL ms, length, oldest seq, then seq and frame by turns"
-    + _GUARD
-    + """
-local epoch, seen = tonumber(ARGV[2]), tonumber(stored[3] or '0')
-if tonumber(stored[2] or '0') > epoch then return -1 end
-if tonumber(stored[2] or '0') < epoch then
-  redis.call('DEL', KEYS[3])
-  seen = 0
-end
-if tonumber(ARGV[3]) >= seen then
-  redis.call('HSET', KEYS[1], 'token', ARGV[1], 'epoch', ARGV[2], 'seq', ARGV[3],
-    'as_of', ARGV[4], 'terminal', ARGV[5], 'instance', ARGV[6], 'payload', ARGV[7],
-    'line', ARGV[8])
-end
-for i = 12, #ARGV, 2 do
-  -- A frame that is there already comes from an attempt whose answer was lost.
-  if tonumber(ARGV[i]) > seen then
-    local id = ARGV[2] .. '-' .. ARGV[i]
-    redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[10], id, 'm', ARGV[i + 1])
-  end
-end
-redis.call('XTRIM', KEYS[3], 'MINID', ARGV[2] .. '-' .. ARGV[11])
-redis.call('PEXPIRE', KEYS[1], ARGV[9])
-redis.call('PEXPIRE', KEYS[3], ARGV[9])
-return 1
-"""
-)
-
-_TOUCH = Lua(
-    "-- KEYS live, fence, replay; ARGV token, as_of, TTL ms"
-    + _GUARD
-    + """
-if not stored[1] then return 0 end
-redis.call('HSET', KEYS[1], 'as_of', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('PEXPIRE', KEYS[3], ARGV[3])
-return 1
-"""
-)
-
-_REPLAY = Lua("""
--- KEYS live, replay; ARGV epoch, after seq
-local live = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
-if live[1] ~= ARGV[1] then return false end
-local from = ARGV[1] .. '-' .. string.format('%.0f', tonumber(ARGV[2]) + 1)
-return {live[2], redis.call('XRANGE', KEYS[2], from, '+')}
-""")
-
-_DROP = Lua("""
--- KEYS live, fence, replay; ARGV token
-local fence = tonumber(redis.call('GET', KEYS[2]) or '0')
-local held = tonumber(redis.call('HGET', KEYS[1], 'token') or '0')
-if fence > tonumber(ARGV[1]) or held > tonumber(ARGV[1]) then return -1 end
-return redis.call('DEL', KEYS[1], KEYS[3])
-""")
+INTEREST_MS = 10_000
+"""A follower says every 2 s that it is there: after five silences it has gone."""
 
 
 class LiveState(msgspec.Struct, frozen=True):
     """What a stream stands at.
 
-    `payload` is the newest look as JSON of `mt5kit.domain.snapshots.Snapshot`, one terminal turn;
-    `as_of_ms` is the last successful look in UTC epoch milliseconds and moves without `seq`.
-    `line` is the `snapshot` message of exactly `seq`, for sockets on other replicas: messages are
+    `payload` is the newest look as JSON of `mt5kit.domain.snapshots.Snapshot`, one terminal turn,
+    empty before the first; `as_of_ms` is the last successful look in UTC epoch milliseconds and
+    moves without `seq`. `told` is what sockets know after exactly `seq`, opaque here: messages are
     spaced out, so it may be a moment behind the look.
     """
 
@@ -97,12 +34,45 @@ class LiveState(msgspec.Struct, frozen=True):
     as_of_ms: int
     terminal_id: str
     instance_id: str
-    payload: bytes
-    line: bytes = b""
+    payload: bytes = b""
+    told: bytes = b""
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """Where a line stands, and how a follower gets there.
+
+    With `told` None, by `frames` alone; they are all that it missed. Otherwise by `told`, which is
+    of exactly `seq`, and `frames` are the unbroken messages that end at `seq`, to be replayed.
+    `silent_ms` is how long no owner has written.
+    """
+
+    epoch: int
+    seq: int
+    as_of_ms: int
+    instance_id: str
+    told: bytes | None
+    frames: tuple[Frame, ...]
+    silent_ms: int = 0
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A line to go on with: the next message is `seq` + 1 of `epoch`.
+
+    `told` is of exactly `seq`; `frames` are the unbroken messages that end at `seq`.
+    """
+
+    epoch: int
+    seq: int
+    told: bytes
+    frames: tuple[Frame, ...]
 
 
 class LiveStore(RedisStore):
-    """Live states. Every method raises `StateUnavailable` while Redis is away."""
+    """Live states. Every method raises `StateUnavailable` while Redis is away.
+
+    In a full Redis all work but `publish`, which raises `StateFull` and has changed nothing.
+    Repeating any call is harmless.
+    """
 
     __slots__ = ()
 
@@ -115,72 +85,169 @@ class LiveStore(RedisStore):
         *,
         oldest_seq: int = 0,
     ) -> None:
-        """Write the state and append the messages that led to it; harmless when repeated.
+        """Write the state, append the messages that led to it, and relay those to the followers.
+
+        Frames that Redis has are neither appended nor relayed again. A new epoch is relayed as a
+        `look` before its frames. The line is no longer handed over.
 
         Args:
             account_id: Whose stream.
             token: The writer's lease token.
             state: Where the stream stands after the frames.
-            frames: State messages of `state.epoch`, in order.
+            frames: State messages of `state.epoch`, ascending, none beyond `state.seq`.
             oldest_seq: Messages below it are dropped, so that the owner's byte bound holds here.
+
+        Raises:
+            StaleToken: A newer owner has been there. Or the line in Redis is ahead of the state,
+                for the epoch was opened twice: lease the terminal anew.
+            StateFull: Redis has no memory left.
+            ValueError: The frames are out of order.
+        """
+        numbers = [frame.seq for frame in frames]
+        if numbers != sorted(set(numbers)) or (numbers and numbers[-1] > state.seq):
+            raise ValueError("frames ascend and end at the state's seq")
+        body = (state.as_of_ms, state.terminal_id, state.instance_id, state.payload, state.told)
+        oldest = max(oldest_seq, state.seq - REPLAY_LENGTH + 1)
+        bounds = (LIVE_TTL_MS, oldest, *self._relaying(account_id))
+        flat = [part for frame in frames for part in (frame.seq, frame.head, frame.text)]
+        args = (token, state.epoch, state.seq, *body, *bounds, *flat)
+        keys = self._guarded(account_id, state.terminal_id)
+        _refuse_stale(await self._run(scripts.PUBLISH, keys, *args))
+
+    async def touch(self, account_id: str, token: int, as_of_ms: int, terminal_id: str) -> bool:
+        """Say that the state was still true at `as_of_ms`.
+
+        Returns:
+            False if there is nothing to touch, or not what this owner wrote in this life of Redis:
+            then publish.
 
         Raises:
             StaleToken: A newer owner has been there.
         """
-        body = (state.as_of_ms, state.terminal_id, state.instance_id, state.payload, state.line)
-        bounds = (LIVE_TTL_MS, REPLAY_LENGTH, oldest_seq)
-        flat = [part for frame in frames for part in frame]
-        args = (token, state.epoch, state.seq, *body, *bounds, *flat)
-        _refuse_stale(
-            await self._run(_PUBLISH, self._guarded(account_id, state.terminal_id), *args)
-        )
+        keys = self._guarded(account_id, terminal_id)[:2]
+        answer = await self._run(scripts.TOUCH, keys, token, as_of_ms, LIVE_TTL_MS)
+        _refuse_stale(answer)
+        return bool(answer)
 
-    async def touch(self, account_id: str, token: int, as_of_ms: int, terminal_id: str) -> bool:
-        """Say that the state was still true at `as_of_ms`; False if there is none to touch.
+    async def drop(self, account_id: str, token: int, terminal_id: str) -> None:
+        """Remove the state of a stream that has ended; followers are told to look.
 
         Raises:
             StaleToken: A newer owner has been there.
         """
         keys = self._guarded(account_id, terminal_id)
-        answer = await self._run(_TOUCH, keys, token, as_of_ms, LIVE_TTL_MS)
-        _refuse_stale(answer)
-        return bool(answer)
+        _refuse_stale(await self._run(scripts.DROP, keys, token, *self._relaying(account_id)))
 
-    async def drop(self, account_id: str, token: int, terminal_id: str) -> None:
-        """Remove the state of a stream that has ended.
+    async def read(self, account_id: str) -> LiveState | None:
+        """The newest state, None if nobody streams the account or nobody has looked yet."""
+        fields = ("epoch", "seq", "as_of", "terminal", "instance", "payload", "told")
+        epoch, seq, as_of, terminal, instance, payload, told = await self._command(
+            "HMGET", self._keys.live(account_id), *fields
+        )
+        if not payload:
+            return None
+        return LiveState(
+            int(epoch), int(seq), int(as_of), terminal.decode(), instance.decode(), payload, told
+        )
+
+    async def hand_over(
+        self, account_id: str, token: int, epoch: int, seq: int, terminal_id: str
+    ) -> bool:
+        """Leave the line to the next owner; whoever calls it gives no more numbers.
+
+        Returns:
+            False if Redis does not stand at exactly what this owner said last, in this life of
+            Redis: the next owner opens a new epoch.
 
         Raises:
             StaleToken: A newer owner has been there.
         """
-        _refuse_stale(await self._run(_DROP, self._guarded(account_id, terminal_id), token))
+        keys = self._guarded(account_id, terminal_id)[:2]
+        answer = await self._run(scripts.HAND_OVER, keys, token, epoch, seq, LIVE_TTL_MS)
+        _refuse_stale(answer)
+        return bool(answer)
 
-    async def read(self, account_id: str) -> LiveState | None:
-        """The newest state, None if nobody streams the account."""
-        fields = ("epoch", "seq", "as_of", "terminal", "instance", "payload", "line")
-        epoch, seq, as_of, terminal, instance, payload, line = await self._command(
-            "HMGET", self._keys.live(account_id), *fields
-        )
-        if payload is None:
+    async def take_over(self, account_id: str, token: int, terminal_id: str) -> Taken | None:
+        """Go on with a line that was handed over in this life of Redis, once.
+
+        None if there is none, or if an earlier call took it and its answer was lost: then open a
+        new epoch. A Redis that started again may have forgotten the last numbers.
+
+        Raises:
+            StaleToken: A newer owner has been there.
+        """
+        keys = self._guarded(account_id, terminal_id)[:3]
+        answer = await self._run(scripts.TAKE_OVER, keys, token, LIVE_TTL_MS)
+        if isinstance(answer, int):
+            _refuse_stale(answer)
             return None
-        return LiveState(
-            int(epoch), int(seq), int(as_of), terminal.decode(), instance.decode(), payload, line
-        )
+        epoch, seq, told, entries = answer
+        return Taken(int(epoch), int(seq), told, _unbroken(entries, int(seq)))
 
-    async def replay(self, account_id: str, epoch: int, after_seq: int) -> tuple[Frame, ...] | None:
-        """Every message of the epoch after a seq, or None if they are not all there."""
-        keys = (self._keys.live(account_id), self._keys.replay(account_id))
-        answer = await self._run(_REPLAY, keys, epoch, after_seq)
+    async def follow(
+        self, account_id: str, replica: str, epoch: int, after_seq: int
+    ) -> Followed | None:
+        """Where the line stands, from `after_seq` of `epoch` (0 and 0: from nothing).
+
+        The replica counts as a follower for `INTEREST_MS` from here on, also if there is no line
+        (None), or none that an owner has written to in this life of Redis: an older file may tell
+        of an epoch as it stood before its end. A follower that is ahead, since Redis never got an
+        owner's last words, is told nothing: `told` None, no frames, and a lower `seq`.
+        """
+        keys = self._keys
+        names = (keys.live(account_id), keys.replay(account_id), keys.watching(account_id))
+        answer = await self._run(scripts.FOLLOW, names, replica, INTEREST_MS, epoch, after_seq)
         if answer is None:
             return None
-        newest, entries = int(answer[0]), answer[1]
-        frames = tuple((int(entry.split(b"-")[1]), fields[1]) for entry, fields in entries)
-        wanted = range(after_seq + 1, newest + 1)
-        whole = after_seq <= newest and [seq for seq, _ in frames] == list(wanted)
-        return frames if whole else None
+        now, seq, as_of, instance, told, entries, left_ms = answer
+        frames = _unbroken(entries, int(seq))
+        where = int(now), int(seq), int(as_of), instance.decode()
+        return Followed(*where, told, frames, max(0, LIVE_TTL_MS - int(left_ms)))
 
-    def _guarded(self, account_id: str, terminal_id: str) -> tuple[str, str, str]:
+    async def unfollow(self, account_id: str, replica: str) -> None:
+        """Be told no more of the account."""
+        await self._command("ZREM", self._keys.watching(account_id), replica)
+
+    async def followers(self, account_id: str) -> int:
+        """How many replicas follow the account, heard of within `INTEREST_MS`."""
+        keys = (self._keys.watching(account_id),)
+        return int(await self._run(scripts.FOLLOWERS, keys, INTEREST_MS))
+
+    async def ask(self, owner: str, account_id: str) -> int:
+        """Ask the replica that owns a stream terminal to stream its account; how many heard it."""
+        return int(await self._command("PUBLISH", self._keys.relay(owner), wanted(account_id)))
+
+    async def listen(
+        self, replica: str, stands: Callable[[], None] = ignore_standing
+    ) -> AsyncIterator[Relayed]:
+        """Everything relayed to a replica from now on, for ever; outlives Redis restarts.
+
+        Args:
+            replica: Who listens.
+            stands: Told whenever the subscription stands (again): what was sent before is lost,
+                so follow again.
+        """
+        async for told in relayed(self._redis, self._keys.relay(replica), stands):
+            yield told
+
+    def _guarded(self, account_id: str, terminal_id: str) -> tuple[str, str, str, str]:
         keys = self._keys
-        return keys.live(account_id), keys.fence(terminal_id), keys.replay(account_id)
+        line = keys.replay(account_id), keys.watching(account_id)
+        return keys.live(account_id), keys.fence(terminal_id), *line
+
+    def _relaying(self, account_id: str) -> tuple[int, str, str]:
+        return INTEREST_MS, self._keys.relay(""), account_id
+
+
+def _unbroken(entries: Sequence[tuple[bytes, Sequence[bytes]]], last: int) -> tuple[Frame, ...]:
+    """The longest run of messages without a gap that ends at `last`, ascending."""
+    run: list[Frame] = []
+    for name, (_, head, _, text) in reversed(entries):
+        seq = int(name.partition(b"-")[2])
+        if seq != last - len(run):
+            break
+        run.append(Frame(seq, head, text))
+    return tuple(reversed(run))
 
 
 def _refuse_stale(answer: int) -> None:

@@ -1,6 +1,6 @@
 """Which stream terminal an account has to itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mt5kit.errors import ServiceOverloaded
 from mt5kit.state.redis.connection import Lua, RedisStore
@@ -106,3 +106,11 @@ class StreamPlacementStore(RedisStore):
         if not terminals:
             return 0
         return int(await self._command("EXISTS", *map(self._keys.occupant, terminals)))
+
+    async def occupants(self, terminals: Sequence[str]) -> Mapping[str, str]:
+        """The account of each of these terminals that is reserved; free ones are left out."""
+        if not terminals:
+            return {}
+        accounts = await self._command("MGET", *map(self._keys.occupant, terminals))
+        pairs = zip(terminals, accounts, strict=True)
+        return {terminal: account.decode() for terminal, account in pairs if account}

@@ -32,13 +32,16 @@ Scope = Literal["account", "quotes"]
 class TicketGrant(msgspec.Struct, frozen=True):
     """What a ticket opens: an account's stream (`account`), or quotes of a tier (`quotes`).
 
-    `account_id` is empty for quotes.
+    `account_id` is empty for quotes. `until_ms` is when the authority that the first ticket gave
+    ends, in UTC epoch milliseconds, however often it is passed on to a new ticket; 0 before that
+    is known.
     """
 
     account_id: str
     user_id: str
     scope: Scope = "account"
     tier: str = "FREE"
+    until_ms: int = 0
 
 
 class Redeemed(msgspec.Struct, frozen=True):
@@ -61,10 +64,12 @@ class TicketStore(RedisStore):
         ttl_s: float = TICKET_TTL_S,
         scope: Scope = "account",
         tier: str = "FREE",
+        *,
+        until_ms: int = 0,
     ) -> str:
         """A new ticket, URL-safe; Redis never learns it."""
         ticket = secrets.token_urlsafe(_TICKET_BYTES)
-        value = msgspec.json.encode(TicketGrant(account_id, user_id, scope, tier))
+        value = msgspec.json.encode(TicketGrant(account_id, user_id, scope, tier, until_ms))
         await self._command("SET", self._key(ticket), value, "PX", round(ttl_s * 1000))
         return ticket
 

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_S: Final = 5.0
 # Three heartbeats: one may be late, two are not.
 DEAD_AFTER_S: Final = 15.0
+# With the pause until somebody looks, what a crash leaves behind is ended within 15 s.
+SILENT_AFTER_S: Final = 10
 CLOSE_LIMIT_S: Final = 2.0
 
 # Control groups of version 2 and version 1.
@@ -42,6 +44,9 @@ class Registry(Protocol):
     async def remove_dead_instances(self, older_than_s: float) -> tuple[str, ...]:
         """Take entries away that nobody has renewed for so long; their ids."""
 
+    async def end_silent_subscriptions(self, older_than_s: int) -> int:
+        """End sockets that nobody has renewed for so long; how many."""
+
 
 class Usage:
     """What this process takes of its machine. Reads /proc, so ask from a thread."""
@@ -63,7 +68,7 @@ class Usage:
 
 
 class Registration:
-    """Enters this replica, renews its entry, takes it away, and those of replicas that died.
+    """Enters this replica, renews its entry, takes it away, and cleans up after dead replicas.
 
     Args:
         registry: Where the entries are.
@@ -93,7 +98,7 @@ class Registration:
         self._task = asyncio.create_task(self._keep_renewing(), name="registration")
 
     async def beat(self) -> None:
-        """Enter the replica or renew its entry, and remove those of dead ones.
+        """Enter the replica or renew its entry; remove those of dead ones, and end their sockets.
 
         Raises:
             DatabaseUnavailable: Postgres is away.
@@ -106,6 +111,8 @@ class Registration:
             self._entered = True
         if dead := await self._registry.remove_dead_instances(DEAD_AFTER_S):
             log.info("dead_instances_removed", instances=dead)
+        if ended := await self._registry.end_silent_subscriptions(SILENT_AFTER_S):
+            log.info("silent_subscriptions_ended", ended=ended)
 
     async def aclose(self) -> None:
         """Stop, and take the entry away; others do so after a while if Postgres is away now."""

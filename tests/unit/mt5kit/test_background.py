@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from api_pool import background as background_module
-from api_pool.background import Background
+from mt5kit.service import background as background_module
+from mt5kit.service.background import Background
 from mt5kit.state.redis import StateUnavailable
 
 

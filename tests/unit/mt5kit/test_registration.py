@@ -8,7 +8,7 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from api_pool.registration import DEAD_AFTER_S, Registration, Usage
+from mt5kit.service.registration import DEAD_AFTER_S, SILENT_AFTER_S, Registration, Usage
 from mt5kit.state.postgres import DatabaseUnavailable, InstanceReport
 
 
@@ -18,6 +18,7 @@ class Registry:
         self.calls: list[str] = []
         self.failures: list[Exception] = []
         self.removed_before: list[float] = []
+        self.ended_before: list[int] = []
 
     async def register_instance(self, report: InstanceReport) -> None:
         self._enter("register", report)
@@ -39,6 +40,10 @@ class Registry:
     async def remove_dead_instances(self, older_than_s: float) -> tuple[str, ...]:
         self.removed_before.append(older_than_s)
         return ()
+
+    async def end_silent_subscriptions(self, older_than_s: int) -> int:
+        self.ended_before.append(older_than_s)
+        return 0
 
 
 @pytest.fixture
@@ -77,6 +82,7 @@ async def test_it_registers_once_then_renews_with_fresh_figures(
     assert entry.memory_usage is not None
     assert 0 < entry.memory_usage < 100
     assert set(registry.removed_before) == {DEAD_AFTER_S}
+    assert set(registry.ended_before) == {SILENT_AFTER_S}
     await registration.aclose()
     assert registry.entries == {}
 

@@ -1,0 +1,1 @@
+"""What the process of every pool shares: serving and draining, tasks, the registry's entry."""

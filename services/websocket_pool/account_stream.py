@@ -1,0 +1,390 @@
+"""One account as this replica serves it: polled here, or heard of from whoever polls it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from mt5kit.errors import AccountNotFound, StaleToken, TerminalMoved, Unavailable
+from mt5kit.state.redis import (
+    LeaseKeeper,
+    LeaseStore,
+    LiveStore,
+    RedisFault,
+    Relayed,
+    StateUnavailable,
+)
+from websocket_pool.channel import Caught, Channel
+from websocket_pool.close_codes import CloseCode
+from websocket_pool.credentials import StoredAccount
+from websocket_pool.feed import check_connected
+from websocket_pool.follower import Follower
+from websocket_pool.owner import (
+    RESERVATION_TTL_S,
+    Left,
+    Owner,
+    OwnerParts,
+    Tenure,
+    ending_of,
+    give_up,
+)
+from websocket_pool.source import Ending, StreamOver
+from websocket_pool.terminals import Terminals
+
+LINGER_S: Final = 5.0
+"""Whoever was let in attaches within this; a page that is reloaded mostly comes back, too."""
+
+ASK_AFTER_S: Final = 2.5
+"""An owner writes at least every 1.5 s; one that is silent for longer may not know it is wanted."""
+
+DEAF_AFTER_S: Final = 5.0
+"""Sockets are told when nothing has been heard for so long."""
+
+RETRY_S: Final = 0.5
+"""Between attempts while something we need is away."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """What the accounts of a replica share.
+
+    Args:
+        instance_id: This replica.
+        keeper: Holds the leases of some terminals.
+        leases: Who holds the others.
+        terminals: Every stream terminal.
+        owner: What owners share.
+        candidates: Terminals that may be given to an account, the best first.
+        leaving: Terminals that are being given to another replica.
+    """
+
+    instance_id: str
+    keeper: LeaseKeeper
+    leases: LeaseStore
+    terminals: Terminals
+    owner: OwnerParts
+    candidates: Callable[[], Sequence[str]]
+    leaving: set[str]
+
+    @property
+    def live(self) -> LiveStore:
+        """Where replicas hear of each other's accounts."""
+        return self.owner.live
+
+    def ours(self, terminal_id: str) -> bool:
+        """Whether this replica is to poll the account of a terminal."""
+        return terminal_id in self.keeper.held and terminal_id not in self.leaving
+
+
+class AccountStream:
+    """Keeps one account's channel fed until nobody needs it. Starts on construction.
+
+    Args:
+        account_id: Whose.
+        parts: What accounts share.
+        previous: The account's stream before this one, whose end is waited for.
+
+    Attributes:
+        channel: What sockets watch.
+        row_id: `accounts.id`; None before it is known.
+    """
+
+    def __init__(
+        self, account_id: str, parts: StreamParts, previous: "AccountStream | None" = None
+    ) -> None:
+        self.account_id = account_id
+        self.channel = Channel(account_id)
+        self.row_id: int | None = None
+        self._parts = parts
+        self._previous = previous
+        self._owner: Owner | None = None
+        self._reread = False
+        self._expected_s = -LINGER_S
+        self._follower = Follower(self.channel, parts.live, parts.instance_id)
+        loop = asyncio.get_running_loop()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._ready: asyncio.Future[None] = loop.create_future()
+        # Nobody may be waiting for it: a stream is also begun for other replicas' sockets.
+        self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
+        self._stopping: asyncio.Future[Ending] = loop.create_future()
+        self._task = asyncio.create_task(self._run(), name=f"stream-{account_id}")
+
+    @property
+    def owner(self) -> Owner | None:
+        """Our own poll; None while another replica polls."""
+        return self._owner
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self._stopping.done() or self.channel.ending is not None or self._task.done()
+
+    def watched(self) -> bool:
+        """Whether a socket watches, or is about to."""
+        expected = asyncio.get_running_loop().time() < self._expected_s + LINGER_S
+        return bool(self.channel.watchers) or (expected and not self.channel.attached)
+
+    async def ready(self) -> None:
+        """Until a socket can be let in; it is waited for then, for a moment.
+
+        Raises:
+            AccountNotFound: There is no such account.
+            StreamOver: Its owner has disconnected it.
+            Unavailable: It cannot be streamed now.
+        """
+        await asyncio.shield(self._ready)
+        self._expected_s = asyncio.get_running_loop().time()
+        self.channel.attached = False
+
+    def relayed(self, relayed: Relayed) -> None:
+        """Another replica has something to say."""
+        if self._owner is None:
+            self._follower.take(relayed)
+
+    def poke(self) -> None:
+        """Look again whether the account is ours."""
+        self._follower.wake()
+
+    def reread(self) -> None:
+        """Go on with what is stored now, or end."""
+        if self._owner is not None:
+            self._owner.reread()
+        else:
+            self._reread = True
+            self._follower.wake()
+
+    def disconnect(self) -> None:
+        """End it at the wish of the account's owner."""
+        self.stop(CloseCode.ENDED, "the account was disconnected")
+
+    def lost(self) -> None:
+        """The terminal's lease is gone."""
+        if self._owner is not None:
+            self._owner.leave(Left.LOST)
+
+    async def hand_over(self) -> None:
+        """Stop polling, so that another replica can continue the line."""
+        if self._owner is not None:
+            self._owner.leave(Left.HANDED)
+            await self._settled.wait()
+
+    def stop(self, code: CloseCode, reason: str) -> None:
+        """End it for every watcher."""
+        if not self._stopping.done():
+            self._stopping.set_result((code, reason))
+
+    async def closed(self) -> None:
+        """Until everything of it has ended."""
+        await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        work = asyncio.create_task(self._serve())
+        try:
+            await asyncio.wait((work, self._stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        self.channel.end(*self._ending(work))
+        log.info("channel_ended", account_id=self.account_id, reason=self.channel.ending)
+
+    def _ending(self, work: "asyncio.Task[Ending]") -> Ending:
+        if self._stopping.done():
+            self._refuse(StreamOver(*self._stopping.result()))
+            return self._stopping.result()
+        if work.cancelled():
+            self._refuse(StreamOver(CloseCode.RESTART, "this replica restarts"))
+            return CloseCode.RESTART, "this replica restarts"
+        failure = work.exception()
+        if failure is None:
+            return work.result()
+        over = ending_of(failure)
+        if over.code is CloseCode.INTERNAL and not isinstance(failure, Unavailable):
+            log.error("stream_failed", account_id=self.account_id, exc_info=failure)
+        self._refuse(failure if isinstance(failure, Unavailable | AccountNotFound) else over)
+        return over.code, over.reason
+
+    def _refuse(self, failure: Exception) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(failure)
+
+    async def _serve(self) -> Ending:
+        """Until nobody needs it; the ending.
+
+        Raises:
+            StreamOver: It ends for everybody.
+            AccountNotFound: The account has been deleted.
+            Unavailable: It cannot even begin.
+        """
+        if self._previous is not None:
+            await self._previous.closed()
+            self._previous = None
+        await self._check()
+        while True:
+            try:
+                ending = await self._term()
+            except (Unavailable, RedisFault, StaleToken) as away:
+                if not self._ready.done() and not isinstance(away, TerminalMoved):
+                    raise
+                log.info("stream_waits", account_id=self.account_id, why=away.message)
+                self.channel.deafen(away.message)
+                await asyncio.sleep(RETRY_S)
+            else:
+                if ending is not None:
+                    return ending
+
+    async def _term(self) -> Ending | None:
+        """Poll or follow for as long as that is right."""
+        await self._look()
+        if self._parts.ours(terminal_id := await self._terminal()):
+            left = await self._own(terminal_id)
+            if left is not Left.IDLE or self.watched():
+                return None
+        else:
+            if not await self._follow():
+                return None
+            await self._leave_following()
+        return CloseCode.NORMAL, "nobody watches"
+
+    async def _look(self) -> None:
+        """Stand where the line stands, so that whoever comes back can be told what it missed."""
+        try:
+            await self._follower.look()
+        except RedisFault as fault:
+            log.error("line_not_read", account_id=self.account_id, error=fault.message)  # noqa: TRY400 - the traceback tells nothing more
+
+    async def _check(self) -> None:
+        """Refuse what its owner has ended."""
+        standing = await self._parts.owner.feed.credentials.standing(self.account_id)
+        self.row_id = standing.row_id
+        check_connected(standing)
+
+    async def _terminal(self) -> str:
+        """The stream terminal reserved for the account; one is reserved if it has none."""
+        placement = self._parts.owner.placement
+        reserved = await placement.where(self.account_id)
+        if reserved is not None and reserved in self._parts.terminals.ids:
+            return reserved
+        candidates = self._parts.candidates()
+        return await placement.reserve(self.account_id, candidates, RESERVATION_TTL_S)
+
+    # -- polling ----------------------------------------------------------------------------------
+
+    async def _own(self, terminal_id: str) -> Left:
+        token = await self._parts.keeper.reissue(terminal_id)
+        try:
+            return await self._owned(terminal_id, token)
+        except (StreamOver, AccountNotFound):
+            await give_up(self.account_id, token, terminal_id, self._parts.owner)
+            raise
+        except asyncio.CancelledError:
+            if self._stopping.done() and self._stopping.result()[0] is CloseCode.ENDED:
+                await give_up(self.account_id, token, terminal_id, self._parts.owner)
+            raise
+
+    async def _owned(self, terminal_id: str, token: int) -> Left:
+        parts = self._parts
+        self._reread = False
+        account = await parts.owner.feed.credentials.read(self.account_id)
+        check_connected(account)
+        epoch = await self._epoch(account, token, terminal_id)
+        tenure = Tenure(
+            parts.terminals.get(terminal_id),
+            token,
+            epoch,
+            lambda: parts.keeper.token_of(terminal_id),
+        )
+        if not parts.ours(terminal_id):
+            # It was lost meanwhile, which only owners are told.
+            raise TerminalMoved(f"terminal {terminal_id} went to another replica", retry_after_s=1)
+        self._settled.clear()
+        self._owner = Owner(account, tenure, self.channel, self.watched, parts.owner)
+        if self._reread:
+            # It has changed since it was read.
+            self._owner.reread()
+        self._let_in()
+        self.channel.hear_again()
+        try:
+            left = await self._owner.run()
+        finally:
+            self._owner = None
+            self._settled.set()
+            self._follower.begin()
+        if left is Left.IDLE and not self.watched():
+            await give_up(self.account_id, token, terminal_id, parts.owner)
+        if left is Left.LOST:
+            await asyncio.sleep(RETRY_S)
+        return left
+
+    async def _epoch(self, account: StoredAccount, token: int, terminal_id: str) -> int:
+        """The line's epoch: that of its last owner if it can be continued, else a new one.
+
+        Raises:
+            StreamOver: The line is of another login: only new sockets may see this one.
+        """
+        live, line = self._parts.live, self.channel.line
+        await live.unfollow(self.account_id, self._parts.instance_id)
+        try:
+            taken = await live.take_over(self.account_id, token, terminal_id)
+        except RedisFault as fault:
+            log.error("line_not_taken_over", account_id=self.account_id, error=fault.message)  # noqa: TRY400 - the traceback tells nothing more
+            taken = None
+        epoch = token
+        if taken is not None and not (taken.epoch == line.epoch and taken.seq < line.seq):
+            self.channel.catch_up(Caught(taken.epoch, taken.seq, taken.told, taken.frames))
+            epoch = taken.epoch
+        told = line.told.account
+        if told is not None and told.identity != account.credentials.identity:
+            await live.drop(self.account_id, token, terminal_id)
+            raise StreamOver(CloseCode.RESTART, "the account has another login now")
+        return epoch
+
+    # -- following --------------------------------------------------------------------------------
+
+    async def _follow(self) -> bool:
+        """Follow until the account may be ours (False), or nobody watches here (True)."""
+        self._follower.begin()
+        loop = asyncio.get_running_loop()
+        linger_s = min(LINGER_S, self._parts.owner.idle_s)
+        watched_s = loop.time()
+        while True:
+            await self._follower.look()
+            if self._reread:
+                self._reread = False
+                await self._check()
+            if self._parts.ours(await self._owner_is_there()):
+                return False
+            self._let_in()
+            await self._follower.hear()
+            if self.watched():
+                watched_s = loop.time()
+            elif loop.time() - watched_s > linger_s:
+                return True
+
+    async def _owner_is_there(self) -> str:
+        """Ask the account's owner to begin, or tell the sockets of its silence; its terminal."""
+        terminal_id = await self._terminal()
+        silent_s = self._follower.silent_s
+        if silent_s > DEAF_AFTER_S:
+            self.channel.deafen("the replica that streams this account does not answer")
+        elif self.channel.line.epoch:
+            self.channel.hear_again()
+        if silent_s > ASK_AFTER_S or not self.channel.line.epoch:
+            lease = await self._parts.leases.holder(terminal_id)
+            if lease is not None and lease.owner != self._parts.instance_id:
+                await self._parts.live.ask(lease.owner, self.account_id)
+        return terminal_id
+
+    async def _leave_following(self) -> None:
+        try:
+            await self._follower.leave()
+        except StateUnavailable as away:
+            log.info("still_counted_as_follower", error=away.message)
+
+    def _let_in(self) -> None:
+        if not self._ready.done():
+            self._ready.set_result(None)

@@ -1,0 +1,12 @@
+export { AccessRefused } from "./access.js";
+export type { Access, Assigned, ByTicket, ByToken } from "./access.js";
+export { StreamClient } from "./client.js";
+export type { StreamOptions } from "./client.js";
+export type { Problem } from "./closing.js";
+export type { SocketConstructor, SocketLike } from "./connection.js";
+export type { StreamEvents } from "./events.js";
+export type { AccountInfo, Order, Position, Status } from "./messages.js";
+export { followPage } from "./page.js";
+export type { PageEvents } from "./page.js";
+export type { Phase, StreamState } from "./state.js";
+export type { Timers } from "./timing.js";

@@ -13,6 +13,8 @@ BASE ?= python:3.13-slim
 # A stamp for each lock, so that pip runs only when a lock has changed.
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+CLIENT := supabase/client
+CLIENT_STAMP := $(CLIENT)/node_modules/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .PHONY: help
@@ -48,9 +50,13 @@ unit: $(DEV_STAMP) ## The fast tests alone
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not long"
 
 .PHONY: test-long
-test-long: $(DEV_STAMP) ## The slow tests: storms, RPyC versions, a real browser (needs chromium)
+test-long: $(DEV_STAMP) test-client ## The slow tests: storms, RPyC versions, a real browser (needs chromium)
 	@$(BIN)/pytest -n 2 --dist loadfile -m long
 	@$(BIN)/pytest tests/long
+
+.PHONY: test-client
+test-client: $(CLIENT_STAMP) ## The TypeScript client: types and tests (needs Node 20 and npm)
+	@npm --prefix $(CLIENT) test --silent
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## Ruff, mypy and the doors between rooms
@@ -124,4 +130,9 @@ $(RUN_STAMP): requirements.lock pyproject.toml | $(BIN)/pip
 $(DEV_STAMP): requirements-dev.lock $(RUN_STAMP)
 	@echo "Installing the locked packages for development ..."
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(CLIENT_STAMP): $(CLIENT)/package-lock.json
+	@command -v npm >/dev/null || { echo "This needs Node 20 or newer, with npm."; exit 1; }
+	@npm --prefix $(CLIENT) ci --silent
 	@touch $@

@@ -299,7 +299,7 @@ $$;
 COMMENT ON FUNCTION mend_connecting(INTEGER) IS
     'Puts accounts back that have been connecting for so long: who connected them has died.';
 
--- The next two are about the sockets of many accounts, of which a worker sees one at a time.
+-- The next three are about the sockets of many accounts, of which a worker sees one at a time.
 
 CREATE OR REPLACE FUNCTION beat_subscriptions(p_instance TEXT, p_sockets UUID[]) RETURNS UUID[]
 LANGUAGE plpgsql SECURITY DEFINER
@@ -346,6 +346,30 @@ END
 $$;
 COMMENT ON FUNCTION end_silent_subscriptions(INTEGER) IS
     'Ends sockets whose instance has not renewed them for so long; returns how many.';
+
+CREATE OR REPLACE FUNCTION forget_subscriptions(p_keep_days INTEGER) RETURNS INTEGER
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+    v_forgotten INTEGER;
+BEGIN
+    IF p_keep_days IS NULL OR p_keep_days NOT BETWEEN 1 AND 36600 THEN
+        RAISE EXCEPTION 'days to keep must be 1 to 36600, not %', p_keep_days
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM set_config('app.tending', 'on', true);
+    -- A share, so that years of rows do not take longer than a statement may.
+    DELETE FROM public.websocket_subscriptions WHERE id IN (
+        SELECT id FROM public.websocket_subscriptions
+        WHERE disconnected_at < now() - make_interval(days => p_keep_days)
+        LIMIT 50000 FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS v_forgotten = ROW_COUNT;
+    PERFORM set_config('app.tending', '', true);
+    RETURN v_forgotten;
+END
+$$;
+COMMENT ON FUNCTION forget_subscriptions(INTEGER) IS
+    'Removes at most 50,000 rows of sockets that closed longer ago; returns how many.';
 
 -- The two below run with the owner's rights, since only an owner may make or drop partitions, and
 -- take one lock, since every replica's worker may call them at the same minute.
@@ -462,7 +486,8 @@ REVOKE ALL ON FUNCTION
     update_updated_at_column(), record_account_state(), refuse_change(),
     get_instance_for_account(BIGINT, TEXT), ensure_request_log_partitions(INTEGER),
     drop_request_log_partitions(INTEGER), mend_connecting(INTEGER),
-    beat_subscriptions(TEXT, UUID[]), end_silent_subscriptions(INTEGER)
+    beat_subscriptions(TEXT, UUID[]), end_silent_subscriptions(INTEGER),
+    forget_subscriptions(INTEGER)
 FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor;
 
 -- mt5_app answers a user's requests. What identifies a row is given once and never changed.
@@ -488,7 +513,7 @@ GRANT USAGE ON SEQUENCE api_request_logs_id_seq TO mt5_worker;
 GRANT EXECUTE ON FUNCTION get_instance_for_account(BIGINT, TEXT),
     ensure_request_log_partitions(INTEGER), drop_request_log_partitions(INTEGER),
     mend_connecting(INTEGER), beat_subscriptions(TEXT, UUID[]),
-    end_silent_subscriptions(INTEGER) TO mt5_worker;
+    end_silent_subscriptions(INTEGER), forget_subscriptions(INTEGER) TO mt5_worker;
 
 -- mt5_keys rotates keys: it wraps every row's key anew, and reads no sealed password.
 GRANT SELECT (id, uuid, login, server, wrapped_key, encryption_key_id),
@@ -563,13 +588,16 @@ CREATE POLICY of_the_account ON websocket_subscriptions TO mt5_worker
     USING (account_id IN (SELECT a.id FROM accounts a))
     WITH CHECK ((account_id, user_id) IN (SELECT a.id, a.user_id FROM accounts a));
 
--- For the two functions that tend the sockets of many accounts, as the owner.
+-- For the three functions that tend the sockets of many accounts, as the owner.
 DROP POLICY IF EXISTS seen_in_tending ON websocket_subscriptions;
 CREATE POLICY seen_in_tending ON websocket_subscriptions FOR SELECT TO CURRENT_USER
     USING (current_setting('app.tending', true) = 'on');
 DROP POLICY IF EXISTS tended ON websocket_subscriptions;
 CREATE POLICY tended ON websocket_subscriptions FOR UPDATE TO CURRENT_USER
     USING (current_setting('app.tending', true) = 'on') WITH CHECK (true);
+DROP POLICY IF EXISTS forgotten ON websocket_subscriptions;
+CREATE POLICY forgotten ON websocket_subscriptions FOR DELETE TO CURRENT_USER
+    USING (NOT is_active AND current_setting('app.tending', true) = 'on');
 
 DROP POLICY IF EXISTS of_no_user ON instance_registry;
 CREATE POLICY of_no_user ON instance_registry TO mt5_worker USING (true) WITH CHECK (true);

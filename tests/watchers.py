@@ -48,6 +48,8 @@ class Habits:
 CALM = Habits()
 RESTLESS = Habits(("drop", "leave", "drop", "refresh", "ping"))
 SLOW = Habits(("stall", "stall", "refresh", "drop"), every_s=1.0)
+# Longer than what the kernel holds of a crowded account's messages lasts.
+VERY_SLOW = Habits(("stall",), every_s=1.0, stall_s=15.0)
 RUDE = Habits(("flood", "garbage", "refresh", "garbage", "drop"), every_s=1.0)
 
 

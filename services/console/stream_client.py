@@ -43,6 +43,8 @@ _CLOSED: Final = {
     4409: "The account was disconnected or deleted.",
     4429: "This user, or the console, has too many streams open.",
 }
+# The right to watch has ended, and with it that of the resume ticket.
+_RENEW: Final = 4401
 # Closes after which an `error` message's `retry_after_s` counts.
 _LATER: Final = frozenset({1013, 4429})
 _ADVICE: Final = re.compile(r"reconnect after (\d{1,9}) ms", re.ASCII)
@@ -173,7 +175,7 @@ class StreamClient:
         elif frame.type == "error":
             told = msgspec.json.decode(frame.data, type=_Trouble)
             self._retry_after_s = told.retry_after_s or 0.0
-        elif self.link.phase in (Phase.LIVE, Phase.DEGRADED):
+        else:
             self._stand()
         if frame.type == "snapshot" or frame.type in NUMBERED:
             # Only now: a server that greets and hangs up would be asked without pause.
@@ -191,17 +193,19 @@ class StreamClient:
     def _stand(self) -> None:
         """Say whether the replica hears of the account."""
         status, link = self.model.status, self.link
-        deaf = status is not None and status.state == DEGRADED
-        if deaf and link.phase is Phase.LIVE:
-            problem = Problem((status and status.reason) or _DEAF, "STREAM_DEGRADED")
-            self._turn(Link(Phase.DEGRADED, problem, link.instance_id))
-        elif not deaf and link.phase is Phase.DEGRADED:
+        if status is not None and status.state == DEGRADED:
+            if link.phase is Phase.LIVE:
+                problem = Problem(status.reason or _DEAF, "STREAM_DEGRADED")
+                self._turn(Link(Phase.DEGRADED, problem, link.instance_id))
+        elif link.phase is Phase.DEGRADED:
             self._turn(Link(Phase.LIVE, None, link.instance_id))
 
     def _closed(self, closed: ConnectionClosed) -> tuple[Problem, float]:
         """What a close says, and the seconds to wait at least."""
         code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
         problem = Problem(_CLOSED.get(code, "The stream was interrupted."), f"WS_{code}")
+        if code == _RENEW:
+            self._ticket = None
         advice = _ADVICE.search(reason)
         advised_s = min(int(advice[1]) / 1000, LONGEST_ADVICE_S) if advice else 0.0
         return problem, max(advised_s, self._retry_after_s if code in _LATER else 0.0)

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from console.account_model import DEGRADED
 from console.api_client import Problem
 from console.figures import NOTHING, PriceDigits, age, money, percent, volume
 from console.stream_client import Phase
@@ -150,9 +151,11 @@ def figures_of(known: Known) -> Figures | None:
 def state_of(known: Known) -> str | None:
     """The account's state: the stream's word while it is live, else the record's."""
     status = known.model.status
-    if status is not None and (known.link.phase is Phase.LIVE or known.detail is None):
+    if status is None or status.state == DEGRADED:
+        return known.detail.state if known.detail else None
+    if known.link.phase is Phase.LIVE or known.detail is None:
         return status.state
-    return known.detail.state if known.detail else None
+    return known.detail.state
 
 
 def state_text(state: str) -> str:

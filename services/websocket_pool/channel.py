@@ -1,6 +1,6 @@
 """One account on this replica: its line, whoever feeds it, and who watches it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -39,6 +39,7 @@ class Channel:
 
     Args:
         account_id: Whose.
+        clock: Milliseconds now, UTC epoch.
 
     Attributes:
         line: What has been told.
@@ -46,8 +47,8 @@ class Channel:
         attached: Whether anybody has come since it was last set to False.
     """
 
-    def __init__(self, account_id: str) -> None:
-        self.line = Line(account_id)
+    def __init__(self, account_id: str, clock: Callable[[], int] = now_ms) -> None:
+        self.line = Line(account_id, clock)
         self.watchers: set[Watcher] = set()
         self.attached = False
         self._ending: Ending | None = None
@@ -67,6 +68,11 @@ class Channel:
     def ending(self) -> Ending | None:
         """See `AccountSource.ending`."""
         return self._ending
+
+    @property
+    def blank(self) -> bool:
+        """Whether the account has not been seen: then no message can be built upon."""
+        return self.line.told.account is None
 
     def attach(self, watcher: Watcher) -> None:
         """See `AccountSource.attach`; one that comes while nothing is heard is told so."""
@@ -110,16 +116,23 @@ class Channel:
         line = self.line
         same = caught.epoch == line.epoch
         missed = [frame for frame in caught.frames if frame.seq > line.seq]
-        if same and [frame.seq for frame in missed] == [*range(line.seq + 1, caught.seq + 1)]:
+        whole = [frame.seq for frame in missed] == [*range(line.seq + 1, caught.seq + 1)]
+        if same and whole and not self.blank:
             for frame in missed:
                 self.heard(numbered_of(frame, live=False))
-        elif caught.told is not None and (not same or caught.seq > line.seq):
-            told = msgspec.json.decode(caught.told, type=View)
-            ring = [numbered_of(frame, live=False) for frame in caught.frames]
-            line.restore(caught.epoch, caught.seq, told, ring)
-            snapshot = line.snapshot(conflated=same)
-            # An epoch that has seen nothing yet has only its trouble to tell.
-            self.tell(snapshot or _aside(self.place, told.status.state, told.status.reason))
+        elif caught.told is not None and (not same or caught.seq > line.seq or self.blank):
+            self._stand(caught, msgspec.json.decode(caught.told, type=View))
+
+    def _stand(self, caught: Caught, told: View) -> None:
+        line = self.line
+        if caught.epoch == line.epoch and told == line.told:
+            return
+        conflated = caught.epoch == line.epoch and caught.seq > line.seq
+        ring = [numbered_of(frame, live=False) for frame in caught.frames]
+        line.restore(caught.epoch, caught.seq, told, ring)
+        snapshot = line.snapshot(conflated=conflated)
+        # An epoch that has seen nothing yet has only its trouble to tell.
+        self.tell(snapshot or _aside(self.place, told.status.state, told.status.reason))
 
     def deafen(self, reason: str) -> None:
         """Tell the watchers, once, that nothing is heard of their account for now, and why."""

@@ -326,9 +326,7 @@ class StreamContext:
         chance = random.Random()  # noqa: S311 - spreads readers out, keeps no secret
         for watcher in watchers:
             after_ms = round(chance.uniform(0, PARTING_S) * 1000)
-            watcher.end(
-                CloseCode.RESTART, f"this replica restarts; reconnect after {after_ms} ms"
-            )
+            watcher.end(CloseCode.RESTART, f"this replica restarts; reconnect after {after_ms} ms")
             await asyncio.sleep(PARTING_S / len(watchers))
 
     async def _end_tasks(self) -> None:

@@ -65,9 +65,9 @@ class Follower:
             StateUnavailable: Redis is away.
         """
         place = self._channel.place
-        followed = await self._live.follow(
-            place.account_id, self._replica, place.epoch, place.seq
-        )
+        # Without a state there is nothing to go on from.
+        known = (0, 0) if self._channel.blank else (place.epoch, place.seq)
+        followed = await self._live.follow(place.account_id, self._replica, *known)
         if followed is not None:
             caught = Caught(followed.epoch, followed.seq, followed.told, followed.frames)
             self._channel.catch_up(caught)
@@ -98,7 +98,12 @@ class Follower:
     def _heed(self, relayed: Relayed) -> bool:
         """Whether the line can go on without looking where it stands."""
         line, frame = self._channel.line, relayed.frame
-        if frame is None or relayed.epoch != line.epoch or frame.seq > line.seq + 1:
+        if (
+            frame is None
+            or self._channel.blank
+            or relayed.epoch != line.epoch
+            or frame.seq > line.seq + 1
+        ):
             # What else waits is behind what will be found.
             self._waiting.clear()
             return False

@@ -6,9 +6,7 @@ from typing import Final, Protocol
 
 import msgspec
 import structlog
-from prometheus_client import Counter
 
-from mt5kit.domain.instants import now_ms
 from mt5kit.errors import InvalidParameters
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.asides import Asides
@@ -19,6 +17,7 @@ from websocket_pool.outbox import Outbox, Sink
 from websocket_pool.resume import ResumeTicket
 from websocket_pool.source import AccountSource
 from websocket_pool.stall import Stall
+from websocket_pool.tally import Tally
 from websocket_pool.wire import Flow
 
 BAD_MESSAGES: Final = 5
@@ -114,9 +113,7 @@ class Session:
         self._source = source
         self._asides = Asides(source, ticket)
         self._rules = rules
-        self._metrics = metrics
-        # Finding a label's counter costs more than counting.
-        self._counters: dict[str, Counter] = {}
+        self._tally = Tally(metrics)
         self._loop = asyncio.get_running_loop()
         mailbox = Mailbox(lambda: source.snapshot(conflated=True), lambda: source.place)
         self._outbox = Outbox(socket, mailbox, self._count, self._schedule, self._failed)
@@ -274,9 +271,4 @@ class Session:
 
     def _count(self, message: Message) -> None:
         self._sent_s = self._loop.time()
-        counter = self._counters.get(message.type)
-        if counter is None:
-            counter = self._counters[message.type] = self._metrics.sent.labels(message.type)
-        counter.inc()
-        if message.seen_ms is not None:
-            self._metrics.delivery.observe(max(0, now_ms() - message.seen_ms) / 1000)
+        self._tally.handed(message)

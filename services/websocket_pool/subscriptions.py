@@ -25,6 +25,12 @@ FLUSH_S: Final = 1.0
 BEAT_S: Final = 5.0
 """Rows that are silent for `registration.SILENT_AFTER_S` are ended: one beat may be late."""
 
+KEEP_DAYS: Final = 30
+"""Closed sockets are kept as long as the log of requests."""
+
+FORGET_S: Final = 3600.0
+"""Each time and replica 50,000 rows at most: more than an hour of reconnects makes."""
+
 MOST_ENDED: Final = 10_000
 """Closed sockets to remember while Postgres is away: a few MB, and five full replicas' worth."""
 
@@ -46,6 +52,9 @@ class Recorder(Protocol):
 
     async def beat(self, instance_id: str, sockets: Sequence[UUID]) -> tuple[UUID, ...]:
         """Renew these; those that have no active row. See `SubscriptionStore.beat`."""
+
+    async def forget(self, keep_days: int) -> int:
+        """Remove rows of sockets that closed longer ago; how many."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +100,7 @@ class SubscriptionBook:
     def start(self) -> None:
         """Write in the background from here on."""
         self._background.every("subscriptions", FLUSH_S, self.flush)
+        self._background.every("old-subscriptions", FORGET_S, self.forget)
 
     def opened(self, account_id: str) -> Subscription:
         """Note that a socket has opened. Waits for nothing and does not fail."""
@@ -127,6 +137,15 @@ class SubscriptionBook:
         if self._forgotten:
             log.warning("closed_sockets_not_recorded", count=self._forgotten)
             self._forgotten = 0
+
+    async def forget(self) -> None:
+        """Remove what nobody asks for any more.
+
+        Raises:
+            DatabaseUnavailable: Postgres is away.
+        """
+        if gone := await self._store.forget(KEEP_DAYS):
+            log.info("old_subscriptions_removed", removed=gone)
 
     async def close(self) -> None:
         """Write up, and that whatever is open here yet is cut with the replica."""

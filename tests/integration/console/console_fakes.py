@@ -91,6 +91,12 @@ class FakeAccount:
         for watcher in list(self.sockets):
             await watcher.send_json(frame)
 
+    async def aside(self, state: str, reason: str | None) -> None:
+        """A `status` that is about the connections and has no number of its own."""
+        frame = self.frame("status", {"state": state, "reason": reason}, advance=False)
+        for watcher in list(self.sockets):
+            await watcher.send_json(frame)
+
     async def move(self, profit: float) -> None:
         """Every position's profit becomes this; equity follows."""
         self.positions = [

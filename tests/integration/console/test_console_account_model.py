@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.integration.console.console_fakes import account_info, order, position
 
-from console.account_model import AccountModel, Frame
+from console.account_model import DEGRADED, AccountModel, Frame
 from mt5kit.domain.accounts import AccountInfo, AccountState
 from mt5kit.domain.trades import Order, Position
 from websocket_pool.diff import Status, View, dirty
 from websocket_pool.line import Line
-from websocket_pool.messages import Message, encode
+from websocket_pool.messages import Message, Place, encode
 
 INFO = msgspec.convert(account_info(5000001, 1000.0), AccountInfo)
 FIRST = View(Status(AccountState.CONNECTED), INFO, (), (), 1)
@@ -68,8 +68,14 @@ def agrees(model: AccountModel, line: Line) -> bool:
     )
 
 
+def line_of(epoch: int) -> Line:
+    line = Line("demo-1")
+    line.restore(epoch)
+    return line
+
+
 def begun() -> tuple[AccountModel, Line]:
-    line = Line("demo-1", epoch=7)
+    line = line_of(7)
     line.begin(FIRST)
     return AccountModel().apply(frame_of(line.snapshot())), line
 
@@ -138,6 +144,70 @@ def test_without_a_resume_changes_wait_for_the_snapshot() -> None:
 def test_a_new_epoch_without_a_snapshot_is_a_gap() -> None:
     model, frames, _ = moved()
     assert model.apply(msgspec.structs.replace(frames[0], epoch=8)).broken
+
+
+def stated(line: Line, state: str, *, epoch: int = 7, seq: int | None = None) -> Frame:
+    """A `status`, at the line's place unless given."""
+    place = Place("demo-1", epoch, line.seq if seq is None else seq)
+    return frame_of(encode("status", place, 1, {"state": state, "reason": "so it is"}))
+
+
+def test_a_status_on_the_spot_is_shown_and_not_counted() -> None:
+    model, frames, _ = moved()
+    line = line_of(7)
+    deaf = model.apply(stated(line, DEGRADED))
+    assert deaf.status is not None
+    assert deaf.status.state == DEGRADED
+    assert msgspec.structs.replace(deaf, status=model.status) == model
+    well = deaf.apply(stated(line, "connected")).apply(frames[0])
+    assert well.status is not None
+    assert (well.status.state, well.seq, well.broken) == ("connected", 1, False)
+
+
+def test_an_old_status_is_not_shown_again() -> None:
+    model, frames, line = moved()
+    model = model.apply(frames[0]).apply(frames[1])
+    assert model.apply(stated(line, "new", seq=1)) == model
+
+
+@pytest.mark.parametrize(("epoch", "seq"), [(8, 0), (7, 5)])
+def test_a_status_out_of_turn_is_shown_and_the_figures_are_awaited(epoch: int, seq: int) -> None:
+    model, _, line = moved()
+    waiting = model.apply(stated(line, "connecting", epoch=epoch, seq=seq))
+    assert waiting.status is not None
+    assert (waiting.status.state, waiting.broken) == ("connecting", True)
+    more = waiting.apply(stated(line, "login_failed", epoch=epoch, seq=seq + 1))
+    assert more.status is not None
+    assert (more.status.state, more.broken, more.account) == ("login_failed", True, model.account)
+
+
+def test_a_snapshot_of_another_epoch_replaces_everything() -> None:
+    model, frames, _ = moved()
+    model = model.apply(frames[0])
+    line = line_of(8)
+    line.begin(FIRST)
+    assert agrees(model.apply(frame_of(line.snapshot())), line)
+
+
+def greeted(model: AccountModel, epoch: int, seq: int, **more: object) -> AccountModel:
+    data = {"instance_id": "ws-2", "heartbeat_s": 15, "resumed": True, "resume_ticket": "t"}
+    return model.apply(frame_of(encode("connected", Place("demo-1", epoch, seq), 1, data | more)))
+
+
+@pytest.mark.parametrize(("epoch", "seq"), [(8, 9), (7, 0)])
+def test_a_resume_elsewhere_in_the_line_is_not_believed(epoch: int, seq: int) -> None:
+    model, frames, _ = moved()
+    assert greeted(model.apply(frames[0]), epoch, seq).broken
+    assert not greeted(model.apply(frames[0]), 7, 1).broken
+
+
+def test_a_greeting_ends_what_the_last_replica_said_of_itself() -> None:
+    model, _, line = moved()
+    deaf = model.apply(stated(line, DEGRADED, seq=0))
+    assert greeted(deaf, 7, 0).status is None
+    told = greeted(deaf, 7, 0, status={"state": "connected", "reason": None}).status
+    assert told is not None
+    assert told.state == "connected"
 
 
 def test_what_is_not_of_the_contract_is_refused() -> None:

@@ -125,6 +125,18 @@ def test_the_streams_word_on_the_state_counts_while_it_is_live() -> None:
     assert state_of(msgspec.structs.replace(known, link=LOST)) == "connected"
 
 
+def test_a_replica_that_hears_nothing_is_not_taken_for_the_account() -> None:
+    model = msgspec.structs.replace(streamed(), status=Status("degraded", "Redis is away"))
+    deaf = Link(Phase.DEGRADED, Problem("Redis is away", "STREAM_DEGRADED"), "ws-1")
+    known = Known(model, deaf, detail("connected"), read(2.0, "2026-05-04T12:00:01.000Z"))
+    view = view_of(known, NOW, PriceDigits())
+    assert view.cells["stream"] == Cell("Degraded", Tone.WAIT)
+    assert view.cells["state"].text == "Connected"
+    assert view.cells["balance"].text == "2.00"
+    assert view.problem == Problem("Redis is away", "STREAM_DEGRADED")
+    assert state_of(Known(model, LOST)) is None
+
+
 def test_a_refused_login_is_told_in_the_brokers_words() -> None:
     refused = Problem("The broker refused: Invalid account", "MT5_LOGIN_FAILED")
     view = view_of(Known(AccountModel(), LOST, detail("login_failed", refused)), NOW, PriceDigits())

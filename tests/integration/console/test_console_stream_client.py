@@ -15,6 +15,8 @@ from tests.integration.console.console_fakes import (
     demo_swarm,
     served,
 )
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import Close
 
 from console.api_client import ApiClient, ApiFailure, Problem
 from console.stream_client import Phase, StreamClient
@@ -143,6 +145,64 @@ async def test_a_close_code_becomes_a_sentence(swarm: FakeSwarm) -> None:
         await account.sockets[0].close(4409)
         await until(noted)
         assert Problem("The account was disconnected or deleted.", "WS_4409") in seen
+
+
+async def test_a_replica_that_hears_nothing_is_told_of_until_it_does(swarm: FakeSwarm) -> None:
+    account = swarm.accounts["demo-1"]
+    async with following(swarm) as stream:
+        await until(lambda: account.sockets)
+        await account.aside("degraded", "Redis is away")
+        await until(lambda: stream.link.phase is Phase.DEGRADED)
+        assert stream.link.problem == Problem("Redis is away", "STREAM_DEGRADED")
+        assert stream.link.instance_id == "ws-1"
+        await account.aside("connected", None)
+        await until(lambda: stream.link.phase is Phase.LIVE)
+        assert stream.link.problem is None
+        await account.move(5.0)
+        await until(lambda: agree(stream, account))
+        assert account.heard == []
+        assert len(account.queries) == 1
+
+
+async def test_when_the_hour_is_over_the_issuer_is_asked(swarm: FakeSwarm) -> None:
+    account = swarm.accounts["demo-1"]
+    async with following(swarm) as stream:
+        await until(lambda: account.sockets)
+        await account.sockets[0].close(4401, "the connection's hour is over")
+        await until(lambda: len(account.queries) == 2 and stream.link.phase is Phase.LIVE)
+    assert swarm.assigned == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "asked_s", "wait_s"),
+    [
+        (1012, "this replica restarts; reconnect after 1250 ms", 0, 1.25),
+        (1012, "reconnect after 999999999 ms", 0, 60.0),
+        (1012, "the account has another login now", 0, 0.0),
+        (1013, "", 7.5, 7.5),
+        (4429, "", 7.5, 7.5),
+        (4408, "", 7.5, 0.0),
+    ],
+)
+async def test_it_stays_away_as_long_as_it_is_asked_to(
+    swarm: FakeSwarm, code: int, reason: str, asked_s: float, wait_s: float
+) -> None:
+    async with client_of(swarm) as api:
+        stream = StreamClient(lambda: api.assign(USER, "demo-1"))
+        stream._retry_after_s = asked_s
+        closed = ConnectionClosedError(Close(code, reason), None)
+        problem, least_wait = stream._closed(closed)
+    assert (problem.code, least_wait) == (f"WS_{code}", wait_s)
+
+
+async def test_an_error_may_ask_to_stay_away(swarm: FakeSwarm) -> None:
+    account = swarm.accounts["demo-1"]
+    data = {"code": "SERVICE_OVERLOADED", "message": "full", "retry_after_s": 7.5}
+    async with following(swarm) as stream:
+        await until(lambda: account.sockets)
+        await account.sockets[0].send_json(account.frame("error", data, advance=False))
+        await until(lambda: stream._retry_after_s == 7.5)
+        assert stream.link.phase is Phase.LIVE
 
 
 async def test_words_that_are_no_message_end_in_a_new_connection(swarm: FakeSwarm) -> None:

@@ -166,6 +166,8 @@ async def insert_for(connection: asyncpg.pool.PoolConnectionProxy, user_id: UUID
         ("keys", "SELECT beat_subscriptions('ws-1', '{}')"),
         ("app", "SELECT end_silent_subscriptions(10)"),
         ("keys", "SELECT end_silent_subscriptions(10)"),
+        ("app", "SELECT forget_subscriptions(30)"),
+        ("keys", "SELECT forget_subscriptions(30)"),
         ("worker", "DELETE FROM websocket_subscriptions"),
     ],
 )

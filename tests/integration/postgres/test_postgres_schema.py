@@ -115,6 +115,10 @@ async def test_the_definer_functions_work_for_a_plain_owner(
         )
         assert await plain_owner.fetchval("SELECT end_silent_subscriptions(10)") == 1
         assert await plain_owner.fetchval(beat, socket) == [socket]
+        await plain_owner.execute(
+            "UPDATE websocket_subscriptions SET disconnected_at = now() - INTERVAL '2 days'"
+        )
+        assert await plain_owner.fetchval("SELECT forget_subscriptions(1)") == 1
         assert await plain_owner.fetchval("SELECT current_setting('app.tending', true)") == ""
     await plain_owner.execute("RESET ROLE")
     moves = await plain_owner.fetch(
@@ -166,7 +170,7 @@ async def test_definer_functions_pin_their_search_path(owner: asyncpg.Connection
         "SELECT proname, proconfig, has_function_privilege('mt5_app', oid, 'EXECUTE') AS app"
         " FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef"
     )
-    assert len(functions) == 6
+    assert len(functions) == 7
     for function in functions:
         assert "search_path=pg_catalog, pg_temp" in function["proconfig"]
         assert not function["app"]

@@ -119,6 +119,29 @@ async def test_one_beat_keeps_the_sockets_of_many_accounts_and_names_those_witho
     assert await subscription_store.beat("ws-1", []) == ()
 
 
+async def test_closed_sockets_are_forgotten_after_their_time_and_open_ones_never(
+    subscription_store: SubscriptionStore,
+    make_account: MakeAccount,
+    subscribe: Subscribe,
+    owner: asyncpg.Connection,
+) -> None:
+    account = await make_account()
+    recent, old, stays = [await subscribe(account.account_id) for _ in range(3)]
+    day_s = 86_400.0
+    closed = [ClosedSocket(recent, 29 * day_s, 1000), ClosedSocket(old, 31 * day_s, 1000)]
+    await subscription_store.record(account.account_id, "ws-1", [], closed)
+    await owner.execute(
+        "UPDATE websocket_subscriptions SET connected_at = now() - INTERVAL '1 year'"
+    )
+    assert await subscription_store.forget(30) == 1
+    rows = await owner.fetch(
+        "SELECT socket FROM websocket_subscriptions WHERE account_id = $1", account.id
+    )
+    assert {row["socket"] for row in rows} == {recent, stays}
+    with pytest.raises(DatabaseFault, match="days to keep"):
+        await subscription_store.forget(0)
+
+
 async def test_only_one_at_a_time_looks_for_the_silent(
     worker_store: WorkerStore,
     make_account: MakeAccount,

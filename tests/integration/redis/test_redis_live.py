@@ -182,6 +182,25 @@ async def test_touching_moves_only_the_age(stores: Stores) -> None:
     assert await stores.live.read("1") is None
 
 
+async def test_an_ended_stream_does_not_come_back_with_a_late_publish(
+    stores: Stores, redis: Redis, keys: Keys
+) -> None:
+    token = (await stores.lease()).token
+    await stores.live.publish("1", token, state(token, 2), frames(1, 2))
+    await stores.live.drop("1", token, "T1")
+    with pytest.raises(StaleToken):
+        await stores.live.publish("1", token, state(token, 2), frames(1, 2))
+    assert not await stores.live.touch("1", token, 9, "T1")
+    assert await stores.live.read("1") is None
+    assert await followed(stores.live, 0, 0) is None
+    assert await redis.hgetall(keys.live("1")) == {b"ended": str(token).encode()}
+    assert 0 < await redis.pttl(keys.live("1")) <= 60_000
+    assert not await redis.exists(keys.replay("1"))
+    newer = (await stores.lease()).token
+    await stores.live.publish("1", newer, state(newer, 1), frames(1, 1))
+    assert await stores.live.read("1") == state(newer, 1)
+
+
 async def test_nobody_touches_what_another_wrote(stores: Stores) -> None:
     old = await stores.lease(owner="a")
     await stores.live.publish("1", old.token, state(old.token, 1), frames(1, 1))

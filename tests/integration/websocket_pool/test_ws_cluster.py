@@ -1,8 +1,8 @@
 """Replicas as processes: any serves any account, and a line outlives who polls it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ class Client:
         self.mirror = Mirror(account.account_id, account.login, ledger, account.account_id)
         self._cluster = cluster
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def at(
         self, replica: StreamReplica, *, resume: bool = False
     ) -> AsyncIterator[ClientConnection]:
@@ -93,11 +93,9 @@ class Client:
 
     async def hear_to_the_end(self, socket: ClientConnection) -> int | None:
         """Take messages until the socket is closed; the code."""
-        try:
-            while True:
-                await self.hear(socket)
-        except ConnectionClosed:
-            return socket.close_code
+        with contextlib.suppress(ConnectionClosed):
+            await self.hear_until(socket, lambda: False)
+        return socket.close_code
 
 
 def trade(cluster: Cluster, account: ClusterAccount) -> None:
@@ -111,10 +109,9 @@ def owner_and_other(
 ) -> tuple[StreamReplica, StreamReplica]:
     """The replica that polls an account, and the one that does not."""
     cluster.assign(account)
-    name = wait_for(lambda: cluster.streamer_of(account), "nobody owns the stream")
-    return cluster.ws_replicas[name], next(
-        each for each in cluster.ws_replicas.values() if each.name != name
-    )
+    name = str(wait_for(lambda: cluster.streamer_of(account), "nobody owns the stream"))
+    [other] = set(cluster.ws_replicas) - {name}
+    return cluster.ws_replicas[name], cluster.ws_replicas[other]
 
 
 async def test_a_socket_on_any_replica_is_told_the_same_numbers(cluster: Cluster) -> None:

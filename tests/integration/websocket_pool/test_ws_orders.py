@@ -196,9 +196,7 @@ async def test_a_fault_in_one_order_does_not_end_the_listening(
         assert await closed_with(client) == 4409
 
 
-async def test_a_refusal_of_redis_does_not_end_a_stream(
-    farm: Farm, redis_url: str
-) -> None:
+async def test_a_refusal_of_redis_does_not_end_a_stream(farm: Farm, redis_url: str) -> None:
     me = farm.account("acc-1")
     await farm.redis.set(farm.keys.live("acc-1"), "not a hash")
     async with running(farm, redis_url, "ws-1", idle_s=0.05) as one:

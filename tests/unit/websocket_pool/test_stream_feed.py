@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -13,15 +14,16 @@ from mt5kit.domain.broker_time import DEFAULT_RULE
 from mt5kit.domain.brokers import Brokers
 from mt5kit.errors import LoginRefused, ServiceOverloaded, TerminalUnavailable
 from mt5kit.secret import Secret
+from mt5kit.service.supervision import keep_running
+from mt5kit.state.postgres import Standing
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.testing.fake_terminal import FakeStreamTerminal, make_position, make_snapshot
+from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.feed import Feed, FeedParts
-from websocket_pool.line import Line
 from websocket_pool.source import StreamOver
 from websocket_pool.stream import Stream
-from websocket_pool.supervision import keep_running
 
 ME, OTHER = AccountIdentity(1, "Demo"), AccountIdentity(2, "Demo")
 
@@ -43,6 +45,10 @@ class Store:
         self.reads = 0
         self.refusals: list[bytes] = []
 
+    async def standing(self, account_id: str) -> Standing:
+        account = await self.read(account_id)
+        return Standing(1, UUID(int=1), account.state)
+
     async def read(self, account_id: str) -> StoredAccount:
         assert account_id == "acc"
         self.reads += 1
@@ -59,7 +65,7 @@ class Scene:
     def __init__(self, backoff: Backoff | None = None) -> None:
         self.store = Store()
         self.terminal = FakeStreamTerminal("S1", {ME: "right", OTHER: "right"})
-        self.stream = Stream(Line("acc", 5), asyncio.get_running_loop())
+        self.stream = Stream(Channel("acc"), 5, asyncio.get_running_loop())
         pauses = backoff or Backoff(0.001, 0.001)
         parts = FeedParts(self.store, Brokers({}, DEFAULT_RULE), backoff=lambda: pauses)
         self.feed = Feed(self.store.account, self.stream, self.terminal, lambda: 5, parts)

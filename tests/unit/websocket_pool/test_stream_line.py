@@ -15,9 +15,9 @@ from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.snapshots import Snapshot, TerminalStatus
 from mt5kit.testing.fake_terminal import make_account, make_order, make_position
 from websocket_pool import line as line_module
+from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.diff import Status
-from websocket_pool.line import Line
 from websocket_pool.messages import Kind, Message
 from websocket_pool.pacer import NO_LULL_S, SPACING_S
 from websocket_pool.source import StreamOver
@@ -130,10 +130,11 @@ def look(
 class Scene:
     def __init__(self) -> None:
         self.loop = FakeLoop()
-        self.line = Line("acc", 5, clock=lambda: round(self.loop.now * 1000))
-        self.stream = Stream(self.line, self.loop)
+        self.channel = Channel("acc", clock=lambda: round(self.loop.now * 1000))
+        self.line = self.channel.line
+        self.stream = Stream(self.channel, 5, self.loop)
         self.client = Client(self.loop)
-        self.stream.watchers.add(self.client)
+        self.channel.attach(self.client)
 
     def expected(self) -> dict[str, Any]:
         newest = self.stream._newest
@@ -173,10 +174,10 @@ def test_any_story_is_numbered_spaced_and_rebuilt(
     late = Client(scene.loop)
     for number, (pause, event) in enumerate(story):
         if number == join_at:
-            snapshot = scene.stream.snapshot()
+            snapshot = scene.channel.snapshot()
             assert snapshot is not None
             late.deliver(snapshot)
-            scene.stream.watchers.add(late)
+            scene.channel.attach(late)
         scene.loop.advance(pause)
         if isinstance(event, Status):
             scene.stream.trouble(event)
@@ -188,10 +189,10 @@ def test_any_story_is_numbered_spaced_and_rebuilt(
     assert scene.client.types[0] == "snapshot"
     gaps = [b - a for a, b in zip(scene.client.times, scene.client.times[1:], strict=False)]
     assert all(gap >= SPACING_S - 1e-9 for gap in gaps)
-    if late in scene.stream.watchers:
+    if late in scene.channel.watchers:
         assert late.state == scene.expected()
         # What was told before the join can be told again, and leads to the same place.
-        replayed = scene.stream.replay(5, 0)
+        replayed = scene.channel.replay(5, 0)
         assert replayed is not None
         assert [json.loads(one.text)["seq"] for one in replayed] == list(
             range(1, scene.line.seq + 1)
@@ -311,7 +312,7 @@ def test_trouble_and_recovery_are_told(scene: Scene) -> None:
 
 def test_trouble_before_the_first_look_is_told_and_the_snapshot_follows(scene: Scene) -> None:
     scene.stream.trouble(Status(AccountState.TERMINAL_UNAVAILABLE, "away"))
-    assert scene.stream.snapshot() is None
+    assert scene.channel.snapshot() is None
     scene.loop.advance(1)
     scene.stream.see(look())
     assert scene.client.types == ["status", "snapshot", "status"]
@@ -321,7 +322,8 @@ def test_nothing_is_told_after_the_end(scene: Scene) -> None:
     scene.stream.see(look())
     scene.stream.see(look(equity=1.0))
     scene.stream.see(look(equity=2.0))
-    scene.stream.end(CloseCode.RESTART, "moving")
+    scene.stream.end()
+    scene.channel.end(CloseCode.RESTART, "moving")
     scene.loop.advance(1)
     assert scene.client.types == ["snapshot", "account_update"]
     assert scene.client.ended is CloseCode.RESTART
@@ -341,13 +343,13 @@ def test_latency_counts_from_the_first_look_at_a_change(scene: Scene) -> None:
 
 def test_snapshots_are_encoded_once_a_seq(scene: Scene) -> None:
     scene.stream.see(look())
-    first = scene.stream.snapshot()
-    assert scene.stream.snapshot() is first
-    conflated = scene.stream.snapshot(conflated=True)
+    first = scene.channel.snapshot()
+    assert scene.channel.snapshot() is first
+    conflated = scene.channel.snapshot(conflated=True)
     assert conflated is not None
     assert json.loads(conflated.text)["data"]["conflated"] is True
     scene.stream.see(look(equity=1.0))
-    assert scene.stream.snapshot() is not first
+    assert scene.channel.snapshot() is not first
 
 
 @pytest.mark.parametrize(
@@ -362,13 +364,13 @@ def test_a_replay_is_whole_or_none(
         scene.stream.see(look(positions={step + 1: 0.0}))
         scene.loop.advance(0.1)
     # Asking drops what is too old.
-    scene.stream.replay(5, 8)
+    scene.channel.replay(5, 8)
     oldest = scene.line.oldest_seq
     assert 1 < oldest <= 8
-    assert scene.stream.replay(5, oldest - 2) is None
-    whole = scene.stream.replay(5, oldest - 1)
+    assert scene.channel.replay(5, oldest - 2) is None
+    whole = scene.channel.replay(5, oldest - 1)
     assert whole is not None
     assert [json.loads(one.text)["seq"] for one in whole] == list(range(oldest, 9))
-    assert scene.stream.replay(5, 8) == []
-    assert scene.stream.replay(5, 9) is None
-    assert scene.stream.replay(4, 8) is None
+    assert scene.channel.replay(5, 8) == []
+    assert scene.channel.replay(5, 9) is None
+    assert scene.channel.replay(4, 8) is None

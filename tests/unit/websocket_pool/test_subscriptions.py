@@ -11,7 +11,7 @@ from mt5kit.errors import AccountNotFound, Mt5SwarmError
 from mt5kit.state.postgres import ClosedSocket, DatabaseFault, DatabaseUnavailable, OpenSocket
 from websocket_pool import subscriptions
 from websocket_pool.poll_marks import PollMarks
-from websocket_pool.subscriptions import BEAT_S, SubscriptionBook
+from websocket_pool.subscriptions import BEAT_S, KEEP_DAYS, SubscriptionBook
 
 
 class Rows:
@@ -23,6 +23,7 @@ class Rows:
         self.writings: list[str] = []
         self.beats: list[set[UUID]] = []
         self.failures: list[Mt5SwarmError] = []
+        self.kept_days: list[int] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -47,6 +48,10 @@ class Rows:
             raise self.failures.pop(0)
         self.beats.append(set(sockets))
         return tuple(one for one in sockets if self.rows.get(one, 0) is not None)
+
+    async def forget(self, keep_days: int) -> int:
+        self.kept_days.append(keep_days)
+        return 7
 
 
 class World:
@@ -206,6 +211,17 @@ async def test_its_end_does_not_wait_for_postgres_for_long(
     with capture_logs() as logs:
         await world.book.close()
     assert [line["event"] for line in logs] == ["subscriptions_left_open"]
+
+
+async def test_it_writes_and_forgets_by_itself(world: World) -> None:
+    one = world.book.opened("acc")
+    world.book.start()
+    async with asyncio.timeout(30):
+        while not (world.rows.kept_days and world.rows.rows):
+            await asyncio.sleep(0.001)
+    assert world.rows.rows == {one.socket: None}
+    assert world.rows.kept_days == [KEEP_DAYS]
+    await world.book.close()
 
 
 class Polls:

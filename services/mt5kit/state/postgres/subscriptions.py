@@ -108,3 +108,13 @@ class SubscriptionStore:
                 "SELECT beat_subscriptions($1, $2)", instance_id, sockets
             )
         return tuple(missing)
+
+    async def forget(self, keep_days: int) -> int:
+        """Remove rows of sockets that closed longer ago, 50,000 at most; how many there were.
+
+        Raises:
+            DatabaseUnavailable: Postgres is away.
+        """
+        async with self._database.transaction() as connection:
+            gone: int = await connection.fetchval("SELECT forget_subscriptions($1)", keep_days)
+        return gone

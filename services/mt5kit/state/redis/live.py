@@ -98,8 +98,9 @@ class LiveStore(RedisStore):
             oldest_seq: Messages below it are dropped, so that the owner's byte bound holds here.
 
         Raises:
-            StaleToken: A newer owner has been there. Or the line in Redis is ahead of the state,
-                for the epoch was opened twice: lease the terminal anew.
+            StaleToken: A newer owner has been there, or the stream was dropped under this token.
+                Or the line in Redis is ahead of the state, for the epoch was opened twice. Lease
+                the terminal anew.
             StateFull: Redis has no memory left.
             ValueError: The frames are out of order.
         """
@@ -132,11 +133,15 @@ class LiveStore(RedisStore):
     async def drop(self, account_id: str, token: int, terminal_id: str) -> None:
         """Remove the state of a stream that has ended; followers are told to look.
 
+        Its next owner needs a newer token to publish.
+
         Raises:
             StaleToken: A newer owner has been there.
         """
         keys = self._guarded(account_id, terminal_id)
-        _refuse_stale(await self._run(scripts.DROP, keys, token, *self._relaying(account_id)))
+        _refuse_stale(
+            await self._run(scripts.DROP, keys, token, LIVE_TTL_MS, *self._relaying(account_id))
+        )
 
     async def read(self, account_id: str) -> LiveState | None:
         """The newest state, None if nobody streams the account or nobody has looked yet."""

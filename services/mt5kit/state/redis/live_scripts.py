@@ -6,12 +6,14 @@ such a write, and renewing with one that needs none.
 
 from mt5kit.state.redis.connection import NOW_MS, Lua
 
-# A stale owner is one whose terminal, or whose account's stream, has seen a higher token.
+# A stale owner is one whose terminal, or whose account's stream, has seen a higher token. What is
+# left of a stream that has ended is the token that ended it.
 _GUARD = """
 local fence = tonumber(redis.call('GET', KEYS[2]) or '0')
-local stored = redis.call('HMGET', KEYS[1], 'token', 'epoch', 'seq', 'as_of', 'life', 'handed')
-local token = tonumber(ARGV[1])
-if fence > token or tonumber(stored[1] or '0') > token then return -1 end
+local stored = redis.call('HMGET', KEYS[1],
+  'token', 'epoch', 'seq', 'as_of', 'life', 'handed', 'ended')
+local token, ended = tonumber(ARGV[1]), tonumber(stored[7] or '0')
+if fence > token or tonumber(stored[1] or '0') > token or ended > token then return -1 end
 """
 
 # A Redis that started again may have come back with an older file; this tells its lives apart.
@@ -45,12 +47,14 @@ local fresh = known < epoch
 if fresh then seen = 0 end
 -- Who is behind its own line has opened an epoch twice, or was given up long ago.
 if known > epoch or seq < seen then return -1 end
+-- An account that was deleted does not come back with a call that was given up.
+if ended == token then return -1 end
 -- A call that was given up may arrive after the next one.
 if fresh or seq > seen or as_of >= tonumber(stored[4]) then
   redis.call('HSET', KEYS[1], 'token', ARGV[1], 'epoch', ARGV[2], 'seq', ARGV[3],
     'as_of', ARGV[4], 'terminal', ARGV[5], 'instance', ARGV[6], 'payload', ARGV[7],
     'told', ARGV[8], 'life', life())
-  redis.call('HDEL', KEYS[1], 'handed')
+  redis.call('HDEL', KEYS[1], 'handed', 'ended')
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
 if fresh then
@@ -87,12 +91,15 @@ return 1
 )
 
 DROP = Lua(
-    "-- KEYS live, fence, replay, watching; ARGV token, interest ms, channels, account"
+    "-- KEYS live, fence, replay, watching; ARGV token, TTL ms, interest ms, channels, "
+    "account"
     + _GUARD
     + _RELAY
     + """
-if redis.call('DEL', KEYS[1], KEYS[3]) == 0 then return 0 end
-relay(KEYS[4], ARGV[2], ARGV[3], 'look\\n' .. ARGV[4] .. '\\n0')
+redis.call('DEL', KEYS[1], KEYS[3])
+redis.call('HSET', KEYS[1], 'ended', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if stored[2] then relay(KEYS[4], ARGV[3], ARGV[4], 'look\\n' .. ARGV[5] .. '\\n0') end
 return 1
 """
 )

@@ -127,7 +127,8 @@ class Client(asyncio.Protocol):
         elif first == _CLOSE:
             code, reason = int.from_bytes(payload[:2], "big"), payload[2:].decode()
             self.lost = f"closed with {code}: {reason}"
-            self._fail()
+            # The server waits for it.
+            self.leave()
 
     def _fail(self) -> None:
         if not self.greeted.done():

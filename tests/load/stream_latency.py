@@ -128,7 +128,7 @@ def news(market: Market, held: Held, looks: Floats) -> Floats:
         changed = at[np.flatnonzero(np.diff(price)) + 1]
         changed = changed[changed > looks[0]]
         teller = np.searchsorted(looks, changed)
-        instants.append(changed[shown[teller] == shown[teller]])
+        instants.append(changed[shown[teller] != shown[teller - 1]])
     return np.sort(np.concatenate(instants))
 
 

@@ -101,8 +101,9 @@ async def test_a_refused_handshake_is_told_in_the_servers_words() -> None:
 
 
 async def test_a_close_frame_is_told_with_its_code_and_reason() -> None:
-    client, _ = connected()
+    client, wire = connected()
     client.data_received(WELCOME + frame((4404).to_bytes(2, "big") + b"no such account", 0x88))
+    assert wire.aborted
     client.connection_lost(None)
     with pytest.raises(RuntimeError, match="closed with 4404: no such account"):
         await client.greeted

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
+import httpx
 import structlog
 from prometheus_client import CollectorRegistry
 
@@ -140,6 +141,7 @@ class StreamContext:
     control: ControlChannel
     door: Door
     database: Database | None = None
+    client: httpx.AsyncClient | None = None
     draining: bool = False
     _records: Records | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -164,6 +166,7 @@ class StreamContext:
             AddressGuard(settings.terminals_networks),
             TerminalMetrics(registry),
         )
+        client = httpx.AsyncClient()
         wiring = Wiring(
             redis=open_redis(settings.redis_url.get_secret_value()),
             registry=registry,
@@ -176,6 +179,7 @@ class StreamContext:
                 jwks_url=settings.jwt_jwks_url,
                 issuer=settings.jwt_issuer,
                 audience=settings.jwt_audience,
+                client=client,
             ),
             own=settings.own_terminals,
             origins=settings.allowed_origins,
@@ -188,7 +192,9 @@ class StreamContext:
             idle_s=settings.idle_s,
             drain_s=settings.drain_s,
         )
-        return cls.wired(wiring, database)
+        context = cls.wired(wiring, database)
+        context.client = client
+        return context
 
     @classmethod
     def wired(cls, wiring: Wiring, database: Database | None = None) -> Self:
@@ -312,6 +318,8 @@ class StreamContext:
         """End the streams, give the leases back, hang up, in this order, whatever fails of it."""
         async with AsyncExitStack() as last_first:
             last_first.push_async_callback(self.wiring.redis.aclose)
+            if self.client is not None:
+                last_first.push_async_callback(self.client.aclose)
             if self._records is not None:
                 last_first.push_async_callback(self._records.database.aclose)
                 last_first.push_async_callback(self._records.registration.aclose)

@@ -57,6 +57,7 @@ class Hub:
 
     def gained(self, lease: Lease) -> None:
         """A terminal is ours now; whoever is reserved on it may be waiting."""
+        self._parts.owner.metrics.lease_events.labels("gained").inc()
         self._parts.terminals.gained(lease)
         for stream in self.streams:
             stream.poke()
@@ -70,6 +71,7 @@ class Hub:
 
     def lost(self, terminal_id: str) -> None:
         """A terminal is not ours any more."""
+        self._parts.owner.metrics.lease_events.labels("lost").inc()
         self._parts.leaving.discard(terminal_id)
         for stream in self._on(terminal_id):
             stream.lost()

@@ -13,7 +13,7 @@ from websocket_pool.app import create_app
 from websocket_pool.context import StreamContext
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.settings import StreamSettings
-from websocket_pool.transport import AbortableProtocol, listener
+from websocket_pool.transport import PONG_S, AbortableProtocol, listener
 
 GRACE_S = 5
 """uvicorn sends every socket 1012; one that does not read it has this long, then it is cut."""
@@ -27,8 +27,11 @@ async def serve(settings: StreamSettings) -> None:
         http=ShapedHttpProtocol,
         ws=AbortableProtocol,
         ws_max_size=LARGEST_CLIENT_MESSAGE,
+        ws_ping_timeout=PONG_S,
         # Frames are small and many, and a compressor is memory for each socket.
         ws_per_message_deflate=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         access_log=False,
         log_config=None,
         log_level="warning",

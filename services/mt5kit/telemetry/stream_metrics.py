@@ -25,6 +25,9 @@ class StreamMetrics:
         self.closed = Counter(
             "ws_closed_total", "Sockets closed, by close code", ("code",), registry=registry
         )
+        self.lease_events = Counter(
+            "mt5_lease_events_total", "Leases gained and lost", ("event",), registry=registry
+        )
         self.delivery = Histogram(
             "ws_delivery_latency_seconds",
             "From the terminal's first look at a change to its frame handed to a socket",

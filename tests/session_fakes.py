@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -13,6 +12,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from mt5kit.domain.accounts import AccountState
 from mt5kit.state.redis import TicketGrant
@@ -77,9 +77,16 @@ class SessionServer:
 
     Args:
         rules: Times.
+        loop_factory: Makes its event loop.
+        options: Of uvicorn.
     """
 
-    def __init__(self, rules: SessionRules = RULES, **options: Any) -> None:
+    def __init__(
+        self,
+        rules: SessionRules = RULES,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+        **options: Any,
+    ) -> None:
         self.line = HandLine()
         self.sessions: list[Session] = []
         self.ended: Counter[int] = Counter()
@@ -87,17 +94,17 @@ class SessionServer:
         self._metrics = StreamMetrics(self.registry)
         self._rules = rules
         self._listener = listener("127.0.0.1", 0)
-        config = uvicorn.Config(
-            self._app,
-            ws=AbortableProtocol,
-            ws_max_size=LARGEST_CLIENT_MESSAGE,
-            ws_per_message_deflate=False,
-            log_config=None,
-            timeout_graceful_shutdown=2,
-            lifespan="off",
-            **options,
-        )
-        self.server = uvicorn.Server(config)
+        self._loop_factory = loop_factory
+        fixed: dict[str, Any] = {
+            "ws": AbortableProtocol,
+            "ws_max_size": LARGEST_CLIENT_MESSAGE,
+            "ws_per_message_deflate": False,
+            "log_config": None,
+            "timeout_graceful_shutdown": 2,
+            "lifespan": "off",
+            "interface": "asgi3",
+        }
+        self.server = uvicorn.Server(uvicorn.Config(self._app, **(fixed | options)))
         # Signals are the test runner's.
         self.server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
         self._thread = threading.Thread(target=self._run)
@@ -131,11 +138,23 @@ class SessionServer:
 
         return asyncio.run_coroutine_threadsafe(called(), self._loop).result(10)
 
+    @property
+    def transports(self) -> list[asyncio.Transport]:
+        """Of all connections, whatever sessions think of them."""
+        return self.do(
+            lambda: [
+                connection.transport
+                for connection in self.server.server_state.connections
+                if isinstance(connection, WebSocketsSansIOProtocol)
+            ]
+        )
+
     def advance(self, size: int = 0) -> None:
         self.do(lambda: self.line.advance(size))
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -240,7 +240,8 @@ class AccountStream:
     async def _term(self) -> Ending | None:
         """Poll or follow for as long as that is right."""
         await self._look()
-        if self._parts.ours(terminal_id := await self._terminal()):
+        terminal_id = await self._terminal()
+        if terminal_id is not None and self._parts.ours(terminal_id):
             left = await self._own(terminal_id)
             if left is not Left.IDLE or self.watched():
                 return None
@@ -263,12 +264,18 @@ class AccountStream:
         self.row_id = standing.row_id
         check_connected(standing)
 
-    async def _terminal(self) -> str:
-        """The stream terminal reserved for the account; one is reserved if it has none."""
+    async def _terminal(self) -> str | None:
+        """The stream terminal reserved for the account; one is reserved if it has none.
+
+        None if it has none, and an owner that has just been heard will say so: a Redis that has
+        lost its data must not cost the account its terminal.
+        """
         placement = self._parts.owner.placement
         reserved = await placement.where(self.account_id)
         if reserved is not None and reserved in self._parts.terminals.ids:
             return reserved
+        if self.channel.line.epoch and self._follower.silent_s <= DEAF_AFTER_S:
+            return None
         candidates = self._parts.candidates()
         return await placement.reserve(self.account_id, candidates, RESERVATION_TTL_S)
 
@@ -356,7 +363,8 @@ class AccountStream:
             if self._reread:
                 self._reread = False
                 await self._check()
-            if self._parts.ours(await self._owner_is_there()):
+            terminal_id = await self._owner_is_there()
+            if terminal_id is not None and self._parts.ours(terminal_id):
                 return False
             self._let_in()
             await self._follower.hear()
@@ -365,7 +373,7 @@ class AccountStream:
             elif loop.time() - watched_s > linger_s:
                 return True
 
-    async def _owner_is_there(self) -> str:
+    async def _owner_is_there(self) -> str | None:
         """Ask the account's owner to begin, or tell the sockets of its silence; its terminal."""
         terminal_id = await self._terminal()
         silent_s = self._follower.silent_s
@@ -373,7 +381,7 @@ class AccountStream:
             self.channel.deafen("the replica that streams this account does not answer")
         elif self.channel.line.epoch:
             self.channel.hear_again()
-        if silent_s > ASK_AFTER_S or not self.channel.line.epoch:
+        if terminal_id and (silent_s > ASK_AFTER_S or not self.channel.line.epoch):
             lease = await self._parts.leases.holder(terminal_id)
             if lease is not None and lease.owner != self._parts.instance_id:
                 await self._parts.live.ask(lease.owner, self.account_id)

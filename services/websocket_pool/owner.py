@@ -33,8 +33,8 @@ IDLE_S: Final = 30.0
 RESERVATION_TTL_S: Final = 45.0
 """A dead replica's terminals are free again after this: a few refreshes may fail before."""
 
-REFRESH_S: Final = 10.0
-"""Four refreshes fit into a reservation's life."""
+REFRESH_S: Final = 3.0
+"""A Redis that has lost its data learns within this whose terminal is whose."""
 
 MOVE_AFTER_S: Final = 20.0
 """A terminal that restarts is back within this; one that is not may never be."""

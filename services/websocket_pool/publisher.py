@@ -15,7 +15,7 @@ from websocket_pool.line import Numbered
 from websocket_pool.stream import Stream
 
 TOUCH_MS: Final = 400
-"""How old `as_of` in Redis may be when a look comes: looks come every half second, so it moves then."""
+"""How old `as_of` in Redis may be when a look comes, which is every half second at least."""
 
 BEAT_S: Final = 1.5
 """An owner without looks says this often that it is there, so that its followers wait for it."""

@@ -57,10 +57,7 @@ if fresh or seq > seen or as_of >= tonumber(stored[4]) then
   redis.call('HDEL', KEYS[1], 'handed', 'ended')
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
-if fresh then
-  redis.call('DEL', KEYS[3])
-  relay(KEYS[4], ARGV[11], ARGV[12], 'look\\n' .. ARGV[13] .. '\\n' .. ARGV[2])
-end
+if fresh then relay(KEYS[4], ARGV[11], ARGV[12], 'look\\n' .. ARGV[13] .. '\\n' .. ARGV[2]) end
 local added = false
 for i = 14, #ARGV, 3 do
   -- A frame that is there already comes from an attempt whose answer was lost.
@@ -72,6 +69,7 @@ for i = 14, #ARGV, 3 do
     added = true
   end
 end
+-- This also ends what is left of an earlier epoch.
 redis.call('XTRIM', KEYS[3], 'MINID', ARGV[2] .. '-' .. ARGV[10])
 if added then redis.call('PEXPIRE', KEYS[3], ARGV[9]) end
 return 1
@@ -145,12 +143,9 @@ local live = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'as_of', 'instance', '
 -- An older file may tell of an epoch that ended long ago, as it stood before that.
 if not live[1] or live[5] ~= life() then return false end
 local same, last, after = live[1] == ARGV[3], tonumber(live[2]), tonumber(ARGV[4])
-local told, frames = false, {}
-if not same or after < last then
-  local first = string.format('%.0f', same and after + 1 or 0)
-  frames = redis.call('XRANGE', KEYS[2], live[1] .. '-' .. first, live[1] .. '-' .. live[2])
-  if not same or #frames < last - after then told = redis.call('HGET', KEYS[1], 'told') end
-end
+local first, told = string.format('%.0f', same and after + 1 or 0), false
+local frames = redis.call('XRANGE', KEYS[2], live[1] .. '-' .. first, live[1] .. '-' .. live[2])
+if not same or #frames < last - after then told = redis.call('HGET', KEYS[1], 'told') end
 return {live[1], live[2], live[3], live[4], told, frames, redis.call('PTTL', KEYS[1])}
 """
 )

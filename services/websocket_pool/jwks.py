@@ -184,7 +184,6 @@ def _key_of(jwk: Document) -> Key | None:
         or jwk.get("alg", algorithm) != algorithm
         or jwk.get("use", "sig") != "sig"
         or not (isinstance(operations, list) and "verify" in operations)
-        or "d" in jwk
     ):
         return None
     try:
@@ -195,6 +194,7 @@ def _key_of(jwk: Document) -> Key | None:
 
 
 def _strong(material: object) -> bool:
+    """Whether it is a public key, and of a size that counts."""
     if isinstance(material, RSAPublicKey):
         return material.key_size >= _SMALLEST_RSA
     return isinstance(material, EllipticCurvePublicKey) and isinstance(material.curve, SECP256R1)

@@ -171,10 +171,11 @@ class Channel:
     def _open(self, limit_s: float = OPEN_LIMIT_S) -> Door:
         if self._door is not None:
             return self._door
-        if self._closed:
-            raise TerminalUnavailable(f"{self._name} is closing", retry_after_s=1)
         self._opening = door = self._make()
         try:
+            # Only now: whoever closes us later finds the door and cuts it.
+            if self._closed:
+                raise TerminalUnavailable(f"{self._name} is closing", retry_after_s=1)
             door.open(limit_s)
         finally:
             self._opening = None

@@ -137,7 +137,8 @@ class StreamTerminal(Protocol):
     ) -> Look:
         """The next look that differs from look `since`, or the same one after `timeout_s`.
 
-        An empty `since` answers at once.
+        An empty `since` answers at once. Where looking is slow any other answer may take a second
+        longer: the terminal is given time for others first.
 
         Raises:
             PollSuperseded: A newer poll of this terminal has begun.

@@ -6,7 +6,7 @@ import { EPOCH, SNAPSHOT, World, position, settled } from "./fakes.js";
 
 const REFUSED_FOR_GOOD = [4403, 4404, 4409];
 
-test("a cut is resumed from the last message with the newest ticket, without the issuer", async () => {
+test("a cut is resumed from the last message, by the newest ticket and no issuer", async () => {
   const world = await new World().live();
   world.socket.next("account_update", { account: { equity: 5 } });
   world.socket.tell("heartbeat", { resume_ticket: "newest" });

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, RSAAlgorithm
 
 from websocket_pool.jwks import RemoteKeys
@@ -124,3 +125,20 @@ class World:
 
     async def verify(self, token: str) -> Bearer:
         return await self.verifier.verify(token)
+
+
+EC, OTHER, MINE, RSA = ec_key(), ec_key(), ec_key(), rsa_key()
+PEM = RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+HS_HEADER = {"alg": "HS256", "typ": "JWT"}
+ES_HEADER = {"alg": "ES256", "typ": "JWT", "kid": "ec"}
+RS_HEADER = {"alg": "RS256", "typ": "JWT", "kid": "rsa"}
+GOOD = (
+    (HS_HEADER, hs()),
+    (HS_HEADER | {"kid": "of-an-old-project"}, hs()),
+    (ES_HEADER, es(EC)),
+    (RS_HEADER, rs(RSA)),
+)
+
+
+def published() -> Published:
+    return Published(jwk(EC, "ec"), jwk(OTHER, "other"), jwk(RSA, "rsa"))

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from tests.unit.websocket_pool.issuer import (
+    NOW,
     URL,
     Chunks,
     Published,
@@ -32,7 +34,7 @@ OLD, NEW = ec_key(), ec_key()
 
 
 def token(key: ec.EllipticCurvePrivateKey, kid: str) -> str:
-    return sign(es(key), {"alg": "ES256", "kid": kid}, claims())
+    return sign(es(key), {"alg": "ES256", "kid": kid}, claims(exp=NOW + 86_400))
 
 
 OLD_TOKEN, NEW_TOKEN = token(OLD, "old"), token(NEW, "new")
@@ -192,7 +194,8 @@ async def test_a_slow_answer_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(jwks, "FETCH_LIMIT_S", 0.01)
     published.gate.clear()
-    await unavailable(world, OLD_TOKEN)
+    async with asyncio.timeout(10):
+        await unavailable(world, OLD_TOKEN)
 
 
 WEAK, WIDE, ENCRYPTING = rsa_key(1024), ec.generate_private_key(ec.SECP384R1()), rsa_key()
@@ -214,7 +217,9 @@ USELESS: dict[str, Any] = {
     "an algorithm of another type": jwk(NEW, "x", alg="HS256"),
     "another curve": jwk(WIDE, "x"),
     "a weak key": jwk(WEAK, "x"),
-    "a private key": jwk(NEW, "x", d="AAAA"),
+    "a private key": jwk(NEW, "x", **json.loads(ECAlgorithm.to_jwk(NEW))),
+    "a private RSA key": jwk(ENCRYPTING, "x", **json.loads(RSAAlgorithm.to_jwk(ENCRYPTING))),
+    "half a private key": jwk(NEW, "x", d="AAAA"),
     "no name": {name: value for name, value in jwk(NEW, "x").items() if name != "kid"},
     "a name that is a number": jwk(NEW, "x") | {"kid": 1},
     "a name that is a list": jwk(NEW, "x") | {"kid": ["x"]},

@@ -118,8 +118,8 @@ def measure() -> Table:
         f"One `terminal-sim serve --terminals {TERMINALS}`, an account with {POSITIONS} positions"
         f" on each. Each terminal is signed in to and read by mt5linux 1.0.3 (account, positions"
         f" and, of all {len(SYMBOLS)} symbols, a tick and {BARS} H1 bars), then left alone for"
-        f" {IDLE_S:.0f} s, then watched by our link, which looks every 20 to 100 ms inside the terminal."
-        " Memory is PSS, median / highest of a kind of process.",
+        f" {IDLE_S:.0f} s, then watched by our link, which looks every 20 to 100 ms inside the"
+        " terminal. Memory is PSS, median / highest of a kind of process.",
         ("", "figure"),
         [
             ("start until everything listens", f"{start_s:.1f} s"),

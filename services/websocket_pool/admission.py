@@ -19,39 +19,31 @@ class Refused(Exception):
     Args:
         code: The close code.
         reason: A sentence for a person.
+        retry_after_s: Seconds after which it may be worth another try, if that is known.
     """
 
-    def __init__(self, code: CloseCode, reason: str) -> None:
+    def __init__(self, code: CloseCode, reason: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class Admission:
-    """Counts the sockets of this replica: in all, by address and by user.
+    """Counts the sockets of this replica, in all and by address.
 
     Args:
         most: Sockets this replica serves.
-        most_per_user: Of them, how many one user may have.
-        metrics: Shows the count.
         most_per_address: Of them, how many may come from one IPv4 address or IPv6 /64.
+        metrics: Shows the count.
     """
 
-    def __init__(
-        self,
-        most: int,
-        most_per_user: int,
-        metrics: StreamMetrics,
-        *,
-        most_per_address: int = 100,
-    ) -> None:
+    def __init__(self, most: int, most_per_address: int, metrics: StreamMetrics) -> None:
         self._most = most
-        self._most_per_user = most_per_user
         self._most_per_address = most_per_address
         self._metrics = metrics
         self._count = 0
         self._by_address: Counter[str] = Counter()
-        self._by_user: Counter[str] = Counter()
 
     @property
     def count(self) -> int:
@@ -70,7 +62,7 @@ class Admission:
         """
         if self._count >= self._most:
             raise Refused(CloseCode.OVERLOADED, "this replica has no room")
-        with _counted(self._by_address, _household(address), self._most_per_address, "an address"):
+        with self._from(_household(address)):
             self._change(1)
             try:
                 yield
@@ -78,35 +70,24 @@ class Admission:
                 self._change(-1)
 
     @contextmanager
-    def user(self, user_id: str) -> Iterator[None]:
-        """Room for one more socket of a user.
-
-        Raises:
-            Refused: The user has too many.
-        """
-        with _counted(self._by_user, user_id, self._most_per_user, "a user"):
+    def _from(self, household: str) -> Iterator[None]:
+        counts, most = self._by_address, self._most_per_address
+        if not household:
             yield
+            return
+        if counts[household] >= most:
+            raise Refused(CloseCode.TOO_MANY, f"at most {most} connections an address")
+        counts[household] += 1
+        try:
+            yield
+        finally:
+            counts[household] -= 1
+            if not counts[household]:
+                del counts[household]
 
     def _change(self, by: int) -> None:
         self._count += by
         self._metrics.connections.set(self._count)
-
-
-@contextmanager
-def _counted(counts: Counter[str], key: str, most: int, whose: str) -> Iterator[None]:
-    """One more of a key, unless the key is empty."""
-    if not key:
-        yield
-        return
-    if counts[key] >= most:
-        raise Refused(CloseCode.TOO_MANY, f"at most {most} connections {whose}")
-    counts[key] += 1
-    try:
-        yield
-    finally:
-        counts[key] -= 1
-        if not counts[key]:
-            del counts[key]
 
 
 def _household(address: str) -> str:

@@ -156,5 +156,4 @@ class Channel:
 
 def _aside(place: Place, state: AccountState | str, reason: str | None) -> Message:
     """A `status` that no owner has numbered: it is about the connections of this replica."""
-    message = encode("status", place, now_ms(), {"state": state, "reason": reason})
-    return Message(message.type, message.payload, state=False)
+    return encode("status", place, now_ms(), {"state": state, "reason": reason}, state=False)

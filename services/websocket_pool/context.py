@@ -362,9 +362,7 @@ def _door(wiring: Wiring, hub: Hub, metrics: StreamMetrics, keys: Keys) -> Door:
         origins=frozenset(origin.lower() for origin in wiring.origins),
         entrance=Entrance(tickets, wiring.verifier, wiring.credentials, rules.lifetime_s),
         resume=ResumeTickets(tickets),
-        admission=Admission(
-            limits.sockets, limits.per_user, metrics, most_per_address=limits.per_address
-        ),
+        admission=Admission(limits.sockets, limits.per_address, metrics),
         users=UserSockets(SocketCounts(wiring.redis, keys), limits.per_user),
         hub=hub,
         rules=rules,

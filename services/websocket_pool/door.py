@@ -6,14 +6,15 @@ from typing import Final
 
 import structlog
 
-from mt5kit.errors import AccountNotFound, InternalFault, Unavailable
+from mt5kit.domain.instants import now_ms
+from mt5kit.errors import AccountNotFound, InternalFault, ServiceOverloaded, Unavailable
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.admission import Admission, Refused
 from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode, label_of
 from websocket_pool.entrance import Admitted, Entrance, Knock
 from websocket_pool.hub import Hub
-from websocket_pool.messages import parse_since
+from websocket_pool.messages import Place, encode, parse_since
 from websocket_pool.resume import ResumeTicket, ResumeTickets
 from websocket_pool.session import Session, SessionRules, Socket, SocketGone
 from websocket_pool.source import StreamOver
@@ -62,7 +63,7 @@ class Door:
                 code = await self._serve(socket, knock)
         except Refused as refused:
             code = refused.code
-            await socket.close(refused.code, refused.reason)
+            await _turn_away(socket, knock.account_id, refused)
         except SocketGone as gone:
             code = gone.code
         except InternalFault:
@@ -91,7 +92,9 @@ class Door:
         except StreamOver as over:
             raise Refused(over.code, over.reason) from None
         except Unavailable as away:
-            raise Refused(CloseCode.OVERLOADED, away.message) from away
+            raise Refused(
+                CloseCode.OVERLOADED, away.message, retry_after_s=away.retry_after_s
+            ) from away
 
     def _welcomes(self, origin: str) -> bool:
         return "*" in self.origins or origin.lower() in self.origins
@@ -126,3 +129,19 @@ class Door:
     ) -> int:
         session = Session(socket, channel, ticket, self.rules, self.metrics)
         return await session.run(parse_since(knock.since), lifetime_s=admitted.left_s)
+
+
+async def _turn_away(socket: Socket, account_id: str, refused: Refused) -> None:
+    """A close frame has no room for when to come back: that is said before."""
+    if refused.retry_after_s is not None:
+        data = {
+            "code": ServiceOverloaded.code,
+            "message": refused.reason,
+            "retry_after_s": refused.retry_after_s,
+        }
+        error = encode("error", Place(account_id, 0, 0), now_ms(), data)
+        try:
+            await socket.send(error)
+        except SocketGone:
+            return
+    await socket.close(refused.code, refused.reason)

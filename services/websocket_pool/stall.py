@@ -29,7 +29,7 @@ class Stall:
         # What has been taken may seem to shrink: control frames of the server's are waited for
         # but were not counted when they were handed over.
         if flow.taken > self._most or not (flow.waiting and self.waits):
-            self._most = max(self._most, flow.taken)
+            self._most = flow.taken
             self._since_s = now_s
         self.waits = flow.waiting
         return self.waits and now_s - self._since_s >= self._patience_s

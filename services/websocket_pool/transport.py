@@ -24,6 +24,9 @@ RECEIVE_BUFFER_BYTES: Final = 16 * 1024
 USER_TIMEOUT_MS: Final = 60_000
 """Bytes unacknowledged for so long end a connection that no session judges any more."""
 
+PONG_S: Final = 30.0
+"""For uvicorn's `ws_ping_timeout`: a pong says that all before it was read, so as for a stall."""
+
 CLOSE_PATIENCE_S: Final = 1.0
 """A client that reads takes a close frame at once."""
 
@@ -80,6 +83,11 @@ class AbortableProtocol(WebSocketsSansIOProtocol):
         """Say 1012 if nothing has been said, and hang up, on readers that do not read, too."""
         super().shutdown()
         self.loop.call_later(CLOSE_PATIENCE_S, self._cut_unread)
+
+    def eof_received(self) -> None:
+        """Half a connection is none; asyncio would send the rest first, to whom does not read."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def handle_ping(self) -> None:
         """Answer, unless the answers before are still unread (RFC 6455, 5.5.3, allows it)."""
@@ -139,7 +147,8 @@ def listener(host: str, port: int) -> socket.socket:
     family, *_, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends without delay only on what calls itself TCP.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)

@@ -46,7 +46,7 @@ from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
 from websocket_pool.tokens import Bearer
-from websocket_pool.transport import AbortableProtocol
+from websocket_pool.transport import AbortableProtocol, listener
 
 USER = "11111111-1111-1111-1111-111111111111"
 ORIGIN = "https://app.example"
@@ -273,9 +273,8 @@ async def running(
     context = StreamContext.wired(wiring)
     config = uvicorn.Config(
         create_app(context),
-        host="127.0.0.1",
-        port=0,
         ws=AbortableProtocol,
+        ws_per_message_deflate=False,
         ws_max_size=ws_max_size,
         log_config=None,
         access_log=False,
@@ -284,7 +283,7 @@ async def running(
     server = uvicorn.Server(config)
     # Signals are the test runner's.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve(sockets=[listener("127.0.0.1", 0)]))
     await until(lambda: server.started)
     try:
         yield Replica(context, farm, server)

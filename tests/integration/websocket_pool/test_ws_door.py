@@ -1,16 +1,21 @@
 import asyncio
+import contextlib
 import io
 import json
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 import structlog
 from tests.integration.websocket_pool.conftest import (
     ORIGIN,
+    USER,
+    FakeVerifier,
     Farm,
     Replica,
     eventually,
@@ -32,6 +37,7 @@ from websocket_pool.context import Limits
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
+from websocket_pool.tokens import Bearer
 
 
 def is_type(name: str) -> Any:
@@ -112,6 +118,44 @@ async def test_a_ticket_outlives_a_refusal_that_passes(farm: Farm, redis_url: st
         async with two.watch("acc-1", query) as client:
             assert (await receive(client))["type"] == "connected"
         assert await closed_with(two, "acc-1", query) == 4401
+
+
+async def test_a_full_pool_says_when_to_come_back(farm: Farm, redis_url: str) -> None:
+    farm.account("acc-1")
+    async with running(farm, redis_url, "ws-1") as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        for taken in ("acc-8", "acc-9"):
+            await farm.placement.reserve(taken, ["S1", "S2"], 60)
+        async with one.watch("acc-1") as client:
+            error = await receive(client)
+            assert (error["type"], error["data"]["code"]) == ("error", "SERVICE_OVERLOADED")
+            assert error["data"]["retry_after_s"] == 30
+            with pytest.raises(ConnectionClosed):
+                await receive(client)
+            assert client.close_code == 1013
+
+
+async def test_a_token_opens_the_accounts_of_its_user_until_it_expires(
+    farm: Farm, redis_url: str
+) -> None:
+    farm.account("acc-1")
+    verifier = FakeVerifier()
+    async with running(farm, redis_url, "ws-1", verifier=verifier) as one:
+        verifier.bearers = {
+            "mine": Bearer(UUID(USER), time.time() + 0.5),
+            "anothers": Bearer(UUID(int=9), time.time() + 60),
+        }
+        codes = {}
+        for token in ("mine", "anothers", "forged"):
+            async with one.watch("acc-1", "") as client:
+                await client.send(json.dumps({"type": "auth", "token": token}))
+                with contextlib.suppress(ConnectionClosed):
+                    greeting = await receive(client)
+                    resume = greeting["data"]["resume_ticket"]
+                    await receive_until(client, lambda _: False)
+                codes[token] = client.close_code
+        assert codes == {"mine": 4401, "anothers": 4404, "forged": 4401}
+        assert await closed_with(one, "acc-1", f"ticket={resume}") == 4401
 
 
 @pytest.mark.parametrize("path", ["/ws/", "/ws/accounts/acc-1", "/ws/account/a/b", "/health/live"])

@@ -92,8 +92,8 @@ async def test_a_stream_goes_on_for_a_watcher_elsewhere_and_ends_without(
             await asyncio.sleep(0.3)
             await show(farm, me, 1)
             assert (await receive(far))["seq"] == 1
-        await until(lambda: two.metric("ws_active_accounts") == 0)
-        assert await farm.placement.where("acc-1") is None
+        await eventually(lambda: farm.placement.where("acc-1"), lambda where: where is None)
+        assert two.metric("ws_active_accounts") == 0
 
 
 async def test_who_comes_back_to_another_replica_misses_nothing(farm: Farm, redis_url: str) -> None:

@@ -1,9 +1,9 @@
-import asyncio
 import json
 
 import pytest
+from websockets.frames import Frame, Opcode
 
-from websocket_pool.mailbox import BACKLOG_BYTES, CONTROL_MESSAGES, GREETING_BYTES, Mailbox
+from websocket_pool.mailbox import BACKLOG_BYTES, CONTROL_MESSAGES, Mailbox
 from websocket_pool.messages import (
     Auth,
     BadMessage,
@@ -12,6 +12,7 @@ from websocket_pool.messages import (
     Place,
     Refresh,
     encode,
+    moved,
     parse,
     parse_since,
 )
@@ -22,76 +23,99 @@ def message(seq: int, kind: str = "account_update", size: int = 0) -> Message:
 
 
 class Shelf:
-    """The snapshot of the moment."""
+    """The account of the moment."""
 
     def __init__(self) -> None:
         self.seq = 0
 
-    def __call__(self) -> Message:
+    def snapshot(self) -> Message:
         return message(self.seq, "snapshot")
 
+    def place(self) -> Place:
+        return Place("acc", 5, self.seq)
 
-def seq_of(taken: Message | None) -> int:
-    assert taken is not None
+    def mailbox(self) -> Mailbox:
+        return Mailbox(self.snapshot, self.place)
+
+
+def seq_of(taken: Message) -> int:
     return int(json.loads(taken.text)["seq"])
 
 
-async def test_messages_leave_in_order_and_silence_is_none() -> None:
-    mailbox = Mailbox(Shelf())
-    for seq in (1, 2, 3):
+def all_of(mailbox: Mailbox) -> list[Message]:
+    taken = []
+    while mailbox:
+        one = mailbox.take()
+        assert one is not None
+        taken.append(one)
+    assert mailbox.take() is None
+    return taken
+
+
+def told(messages: list[Message]) -> list[tuple[str, int]]:
+    return [(one.type, seq_of(one)) for one in messages]
+
+
+def test_messages_leave_in_order() -> None:
+    mailbox = Shelf().mailbox()
+    for seq in (2, 3):
         mailbox.put(message(seq))
-    assert [seq_of(await mailbox.take(1)) for _ in range(3)] == [1, 2, 3]
-    assert await mailbox.take(0.001) is None
+    mailbox.greet(message(1))
+    assert [seq_of(one) for one in all_of(mailbox)] == [1, 2, 3]
 
 
-async def test_a_backlog_becomes_one_snapshot_of_the_moment_it_is_sent() -> None:
+def test_a_backlog_becomes_one_snapshot_of_the_moment_it_is_taken() -> None:
     shelf = Shelf()
-    mailbox = Mailbox(shelf)
-    mailbox.put(message(0, "connected"))
+    mailbox = shelf.mailbox()
+    mailbox.greet(message(0, "connected"))
+    most = 0
     for shelf.seq in range(1, 40):
         mailbox.put(message(shelf.seq, size=20_000))
-    assert mailbox._bytes <= BACKLOG_BYTES + 21_000
-    taken = [await mailbox.take(1), await mailbox.take(1)]
-    assert [one.type for one in taken if one] == ["connected", "snapshot"]
-    assert seq_of(taken[1]) == 39
-    mailbox.put(message(40))
-    assert seq_of(await mailbox.take(1)) == 40
+        most = max(most, mailbox._bytes)
+    assert BACKLOG_BYTES < most <= BACKLOG_BYTES + 21_000
+    shelf.seq = 41
+    assert told(all_of(mailbox)) == [("connected", 0), ("snapshot", 41)]
+    mailbox.put(message(42))
+    assert told(all_of(mailbox)) == [("account_update", 42)]
 
 
-async def test_one_large_message_alone_is_no_backlog() -> None:
-    mailbox = Mailbox(Shelf())
+def test_what_was_said_besides_a_backlog_is_never_ahead_of_its_reader() -> None:
+    """A pong made at seq 10 would tell a reader who stands at 0 that he has missed ten."""
+    shelf = Shelf()
+    mailbox = shelf.mailbox()
+    mailbox.put(message(0, "pong"))
+    for shelf.seq in range(1, 40):
+        mailbox.put(message(shelf.seq, size=20_000))
+        if shelf.seq in {10, 30}:
+            mailbox.put(message(shelf.seq, "pong"))
+    expected = [("pong", 0), ("snapshot", 39), ("pong", 39), ("pong", 39)]
+    assert told(all_of(mailbox)) == expected
+
+
+def test_one_large_message_alone_is_no_backlog() -> None:
+    mailbox = Shelf().mailbox()
     mailbox.put(message(0, "connected"))
     mailbox.put(message(1, "snapshot", size=2 * BACKLOG_BYTES))
-    assert [seq_of(await mailbox.take(1)) for _ in range(2)] == [0, 1]
+    assert [seq_of(one) for one in all_of(mailbox)] == [0, 1]
 
 
-@pytest.mark.parametrize("size", [1_000, 100_000])
-async def test_a_replay_that_fits_leaves_whole(size: int) -> None:
-    mailbox = Mailbox(Shelf())
-    replay = [message(seq, size=size) for seq in range(1, BACKLOG_BYTES // size)]
-    while not mailbox.fits(replay):
-        replay.pop()
-    mailbox.put(message(0, "connected", size=GREETING_BYTES // 2))
-    for one in [*replay, message(len(replay) + 1, size=size)]:
-        mailbox.put(one)
-    taken = [seq_of(await mailbox.take(1)) for _ in range(len(replay) + 2)]
-    assert taken == list(range(len(replay) + 2))
+def test_a_whole_replay_leaves_whole() -> None:
+    shelf = Shelf()
+    mailbox = shelf.mailbox()
+    for seq in range(500):
+        mailbox.greet(message(seq, size=2_000))
+    for shelf.seq in range(500, 600):
+        mailbox.put(message(shelf.seq, size=2_000))
+    assert [seq_of(one) for one in all_of(mailbox)] == [*range(600)]
 
 
-async def test_without_any_patience_what_is_there_is_taken() -> None:
-    mailbox = Mailbox(Shelf())
-    assert await mailbox.take(0) is None
-    for seq in range(1, 40):
-        mailbox.put(message(seq, size=20_000))
-    assert await mailbox.take(0) is not None
-    assert await mailbox.take(0) is None
-
-
-async def test_pongs_that_nobody_takes_are_bounded() -> None:
-    mailbox = Mailbox(Shelf())
+def test_pongs_that_nobody_takes_are_bounded() -> None:
+    mailbox = Shelf().mailbox()
     for _ in range(10 * CONTROL_MESSAGES):
         mailbox.put(message(0, "pong"))
-    assert len(mailbox._queue) == CONTROL_MESSAGES
+    assert len(all_of(mailbox)) == CONTROL_MESSAGES
+    mailbox.put(message(0, "pong"))
+    assert len(all_of(mailbox)) == 1
 
 
 def test_the_envelope_has_the_six_fields() -> None:
@@ -104,6 +128,33 @@ def test_the_envelope_has_the_six_fields() -> None:
         "ts": "1970-01-01T00:00:01.000Z",
         "data": {},
     }
+
+
+@pytest.mark.parametrize("size", [1, 125, 126, 127, 0xFFFF, 0x10000, 300_000])
+def test_the_frame_is_what_a_websocket_library_makes(size: int) -> None:
+    one = Message.of("pong", b"x" * size)
+    theirs = Frame(Opcode.TEXT, b"x" * size).serialize(mask=False)
+    assert (one.frame, one.size, one.payload) == (theirs, size, b"x" * size)
+
+
+def test_a_message_from_elsewhere_is_as_it_was_made() -> None:
+    made = message(3)
+    again = Message.of("account_update", made.payload, 17)
+    assert (again.frame, again.state, again.seen_ms) == (made.frame, True, 17)
+    assert not Message.of("pong", b"{}").state
+    assert again.late().frame is again.frame
+    assert again.late().seen_ms is None
+
+
+def test_a_moved_message_says_the_same_elsewhere() -> None:
+    before = json.loads(message(3).text)
+    after = json.loads(moved(message(3), Place("acc", 6, 1)).text)
+    assert after == before | {"epoch": 6, "seq": 1}
+
+
+def test_a_status_may_be_about_the_connection() -> None:
+    assert encode("status", Place("acc", 5, 9), 0, {}).state
+    assert not encode("status", Place("acc", 5, 9), 0, {}, state=False).state
 
 
 def test_what_clients_may_say() -> None:
@@ -125,14 +176,3 @@ def test_since_is_two_numbers() -> None:
     assert parse_since("1790000000000000:12") == (1_790_000_000_000_000, 12)
     for nonsense in ("", "1", "1:", ":1", "-1:2", "1:2:3", "a:b", "٣:٤", "9" * 30 + ":1"):
         assert parse_since(nonsense) is None
-
-
-async def test_a_message_that_comes_with_the_timeout_is_not_overlooked() -> None:
-    """Or a heartbeat would tell the seq of a message that its reader has not been sent."""
-    box, late = Mailbox(Shelf()), message(4)
-    loop = asyncio.get_running_loop()
-    taking = asyncio.create_task(box.take(0))
-    # Put in the turn in which the timeout strikes: one after the turn in which the waiting began.
-    loop.call_soon(loop.call_soon, box.put, late)
-    assert await taking is late
-    assert await box.take(0) is None

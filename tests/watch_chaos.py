@@ -26,9 +26,10 @@ from tests.chaos import (
 )
 from tests.cluster import Cluster, ClusterAccount, ClusterPlan, running_cluster
 from tests.judge import Judge
+from tests.watch_habits import Habits
 from tests.watch_ledger import Ledger
 from tests.watch_trader import Trader
-from tests.watchers import Habits, Watcher
+from tests.watchers import Watcher
 from tests.witness import Testimony, evidence, install
 
 from local_stack.embedded import RoleDsns
@@ -206,10 +207,20 @@ class WatchStorm(Storm):
                 await self._fault("broker_disconnected", terminal_id, seconds=strike.lasts_s)
                 await asyncio.sleep(strike.lasts_s)
             case _:
-                # Somebody logs another account in, behind our backs.
-                other = self._chance.choice(list(cluster.accounts.values()))
-                who = {"login": other.login, "server": other.server, "password": other.password}
-                await self._fault("account_switched", terminal_id, **who)
+                await self._take(terminal_id)
+
+    async def _take(self, terminal_id: str) -> None:
+        """Somebody logs another account in, behind our backs, best where one is streamed."""
+        accounts = {each.login: each for each in self._cluster.accounts.values()}
+        logins = {
+            name: (await asyncio.to_thread(self._cluster.terminal_state, name))["logged_in"]
+            for name in self._cluster.stream_terminals
+        }
+        used = [name for name, login in logins.items() if login is not None]
+        taken = terminal_id if terminal_id in used or not used else self._chance.choice(used)
+        other = accounts[self._chance.choice([one for one in accounts if one != logins[taken]])]
+        who = {"login": other.login, "server": other.server, "password": other.password}
+        await self._fault("account_switched", taken, **who)
 
     async def _fault(self, name: str, terminal_id: str, **parameters: object) -> None:
         await asyncio.to_thread(self._cluster.fault, name, terminal_id, **parameters)
@@ -258,6 +269,7 @@ def _assert_weathered(weather: Weather) -> None:
         *(f"{each.calls} calls under {len(each.tokens)} tokens" for each in weather.testimonies),
     )
     assert not ledger.wrong, f"{len(ledger.wrong)} breaches\n" + "\n".join(ledger.wrong[:10])
+    assert not ledger.overlaps(), "\n".join(ledger.overlaps())
     stale = [each.stale[:5] for each in weather.testimonies if each.stale]
     assert not stale, f"(function, token, newer token before it): {stale}"
     assert any(len(each.tokens) > 1 for each in weather.testimonies), "no terminal changed hands"

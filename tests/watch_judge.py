@@ -105,7 +105,7 @@ class Mirror:
         """
         message = msgspec.json.decode(text, type=Message)
         self._trail.append(
-            f"{time.time():.3f} {message.type} {message.epoch}:{message.seq}"
+            f"{time.time():.3f} {self._where} {message.type} {message.epoch}:{message.seq}"
             f" {str(message.data)[:120] if message.type not in NUMBERED else ''}"
         )
         self._ledger.counts[message.type] += 1
@@ -146,11 +146,17 @@ class Mirror:
                 self.blame(f"resumed at {message.epoch}:{message.seq}")
             self._replay_to = message.seq
             return
-        if message.epoch == self.epoch and message.seq < self.seq:
-            self.blame(f"BACKWARDS to {message.seq} from {self.seq} in an epoch")
-        if message.epoch < self.epoch:
-            self._ledger.counts["older epoch after a reconnect"] += 1
+        if (message.epoch, message.seq) < (self.epoch, self.seq):
+            self._older(message)
         self.epoch, self.seq, self.account = message.epoch, message.seq, None
+
+    def _older(self, message: Message) -> None:
+        """A reconnect leads to an older state, which only who knows what we had can avoid."""
+        if message.epoch == self.epoch and self._since is not None:
+            self.blame(f"BACKWARDS to {message.seq} from {self.seq}, which it was told we had")
+        what = "seq" if message.epoch == self.epoch else "epoch"
+        asked = "with" if self._since else "without"
+        self._ledger.counts[f"older {what} after a reconnect {asked} `since`"] += 1
 
     def _snapshot(self, message: Message) -> None:
         data, jumps = message.data, bool(message.data.get("conflated"))
@@ -223,6 +229,7 @@ class Mirror:
         if self.account is None:
             self.blame(f"{message.type} before a snapshot")
             return
+        self._ledger.looked(self._place, message.ts)
         if message.type == "account_update":
             self._merge(data["account"])
         elif message.type == "position_update":

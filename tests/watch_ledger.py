@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import msgspec
 
@@ -47,6 +48,8 @@ class Ledger:
     _messages: dict[Place, Seen] = field(default_factory=dict)
     _states: dict[Place, Seen] = field(default_factory=dict)
     _tickets: dict[int, str] = field(default_factory=dict)
+    # By account and epoch: the first and the last instant at which a terminal was looked at.
+    _looks: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
 
     def message(self, place: Place, text: bytes, who: str) -> str | None:
         """Note a numbered message; what is wrong if another one had its number."""
@@ -55,6 +58,21 @@ class Ledger:
     def state(self, place: Place, state: object, who: str) -> str | None:
         """Note the state that a watcher has come to; what is wrong if another came to another."""
         return _agreed(self._states, place, msgspec.json.encode(state), who, "the state")
+
+    def looked(self, place: Place, instant: str) -> None:
+        """Note when a terminal showed what a message tells, in ISO 8601."""
+        epochs = self._looks.setdefault(place.account_id, {})
+        first, last = epochs.get(place.epoch, (instant, instant))
+        epochs[place.epoch] = min(first, instant), max(last, instant)
+
+    def overlaps(self) -> list[str]:
+        """Epochs that still advanced when a later one had begun to: two polled the account."""
+        return [
+            f"{account_id}: {epoch} was polled until {last}, {after} since {began}"
+            for account_id, epochs in self._looks.items()
+            for (epoch, (_, last)), (after, (began, _)) in combinations(sorted(epochs.items()), 2)
+            if last > began
+        ]
 
     def stranger(self, ticket: int, account_id: str) -> str | None:
         """Note whose a ticket is; what is wrong if it is another account's."""

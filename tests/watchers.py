@@ -5,13 +5,13 @@ import hashlib
 import random
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from tests.cluster import Cluster, ClusterAccount
 from tests.judge import ALLOWED_CODES
 from tests.replica import HOST, StreamReplica
+from tests.watch_habits import CALM, Habits
 from tests.watch_judge import Mirror
 from tests.watch_ledger import Ledger
 from websockets.asyncio.client import ClientConnection, connect
@@ -28,29 +28,6 @@ WITHOUT_RESUMING = 0.15
 GARBAGE: tuple[str | bytes, ...] = ("nonsense", '{"type":"buy"}', b"\x00\xff", "[]", "9" * 5000)
 # Codes nobody may be closed with here: the account is there, its owner has not ended anything.
 FORBIDDEN = frozenset((1011, 4403, 4404, 4409, 4429))
-
-
-@dataclass(frozen=True)
-class Habits:
-    """What a watcher does besides reading.
-
-    Args:
-        acts: Names of `Watcher`'s acts, chosen from at random; none for one that only reads.
-        every_s: Between two of them, at most.
-        stall_s: How long it does not read when it stalls, at most.
-    """
-
-    acts: tuple[str, ...] = ()
-    every_s: float = 2.0
-    stall_s: float = 1.5
-
-
-CALM = Habits()
-RESTLESS = Habits(("drop", "leave", "drop", "refresh", "ping"))
-SLOW = Habits(("stall", "stall", "refresh", "drop"), every_s=1.0)
-# Longer than what the kernel holds of a crowded account's messages lasts.
-VERY_SLOW = Habits(("stall",), every_s=1.0, stall_s=15.0)
-RUDE = Habits(("flood", "garbage", "refresh", "garbage", "drop"), every_s=1.0)
 
 
 class Watcher:

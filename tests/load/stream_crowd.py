@@ -13,7 +13,10 @@ from tests.load.stream_client import SNAPSHOT, Client, Got, Seat
 # Beyond any greeting; a server that stands still must not be waited for.
 GREETING_S: Final = 60.0
 # Handshakes under way at a time, as a proxy would let them through.
-JOINING: Final = 64
+JOINING: Final = 16
+# A server that is busy may say so, and is asked again after a while.
+ATTEMPTS: Final = 3
+AGAIN_S: Final = 1.0
 # What was sent at the end of a recording may take this long to arrive.
 GRACE_S: Final = 1.0
 # How often the client looks how late it is itself.
@@ -72,7 +75,7 @@ class Recording:
 
 
 class Crowd:
-    """Clients that stay between recordings.
+    """Clients that stay between recordings. `refused` counts those that had to come again.
 
     Args:
         until: How the message begins that greets each.
@@ -80,29 +83,45 @@ class Crowd:
 
     def __init__(self, until: bytes = SNAPSHOT) -> None:
         self.clients: list[Client] = []
+        self.refused = 0
         self._until = until
 
     async def join(self, seats: Sequence[Seat]) -> None:
         """Connect clients to these seats and wait until each is greeted.
 
         Raises:
-            RuntimeError: One is refused.
-            TimeoutError: One is not greeted in time.
-            OSError: One cannot connect.
+            ExceptionGroup: One was refused to the last (RuntimeError), was not greeted in time
+                (TimeoutError) or cannot connect (OSError).
         """
         turn = asyncio.Semaphore(JOINING)
 
         async def join_one(seat: Seat) -> None:
             async with turn, asyncio.timeout(GREETING_S):
-                _, client = await asyncio.get_running_loop().create_connection(
-                    lambda: Client(seat, self._until), seat.host, seat.port
-                )
-                self.clients.append(client)
-                await client.greeted
+                for attempt in range(1, ATTEMPTS + 1):
+                    try:
+                        self.clients.append(await self._greeted(seat))
+                    except RuntimeError:
+                        if attempt == ATTEMPTS:
+                            raise
+                        self.refused += 1
+                        await asyncio.sleep(AGAIN_S)
+                    else:
+                        return
 
         async with asyncio.TaskGroup() as group:
             for seat in seats:
                 group.create_task(join_one(seat))
+
+    async def _greeted(self, seat: Seat) -> Client:
+        _, client = await asyncio.get_running_loop().create_connection(
+            lambda: Client(seat, self._until), seat.host, seat.port
+        )
+        try:
+            await client.greeted
+        except BaseException:
+            client.leave()
+            raise
+        return client
 
     def leave(self, clients: Sequence[Client]) -> None:
         """Hang these up."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.load.figures import Table, quantiles
+from tests.load.stream_fit import Shares, shares_of
 from tests.load.stream_latency import SPACING_MS, Floats
 from tests.load.stream_runs import KNEE_MS, SETTLE_S, Broadcast, Measured, Run
 from tests.load.stream_stage import OTHER, OWNER, Costs
@@ -12,6 +13,8 @@ COMMAND: Final = "`python -m tests.load streams`"
 ALLOWED_MS: Final = 60.0
 # Of what a bare broadcast delivers for the same processor time.
 PROMISED: Final = 0.6
+# A machine this little idle is full; a replica that has this much of a core is, too.
+FULL_MACHINE, ONE_CORE = 0.05, 0.9
 
 
 def tables_of(measured: Measured) -> list[Table]:
@@ -74,9 +77,6 @@ def _row(values: Floats) -> tuple[str, str, str]:
 
 def _costs(measured: Measured) -> Table:
     one, single, none = measured.one.costs, measured.single.costs, measured.unwatched
-    more = one.rate - single.rate
-    marginal_ms = (one.cores - single.cores) / more * 1e6 if more > 0 else float("nan")
-    per_connection = (one.memory - single.memory) / (one.watchers - single.watchers)
     rows = [
         _cost_row("1 replica, nobody watches", none),
         _cost_row("1 replica, 1 watcher an account", single),
@@ -88,7 +88,8 @@ def _costs(measured: Measured) -> Table:
         f"{COMMAND}: processor time of the replicas' processes (all threads, /proc) in the runs"
         " above, and with fewer watchers. Without any, what is left is the owner's work: looks,"
         " diffs, encoding and Redis. Waiting is the time a replica's threads were ready to run"
-        " and others had the processors, in seconds a second. Memory is PSS.",
+        " and others had the processors, in seconds a second. Memory is PSS, the last minute's"
+        " messages of every account in it.",
         (
             "",
             "messages delivered/s",
@@ -101,8 +102,7 @@ def _costs(measured: Measured) -> Table:
         ),
         rows,
         f"The owner's work takes {none.cores / measured.size.moving * 1000:.1f} ms of processor a"
-        f" second and account; each thousand of further deliveries {marginal_ms:.1f} ms; a"
-        f" connection {per_connection / 1000:.0f} kB.",
+        f" second and account when nobody watches. {_shares(measured)}",
     )
 
 
@@ -127,9 +127,11 @@ def _knee(measured: Measured) -> Table:
     kept = "kept" if share >= PROMISED else "not kept"
     return Table(
         "Streams: how many watchers a replica bears",
-        f"{COMMAND}: one replica, {measured.size.moving} accounts, watchers doubled until the p95"
-        f" from a price change to the client passes {KNEE_MS:.0f} ms (or the clients are full),"
-        f" then halved between; {measured.size.step_s:.0f} s a step, after {SETTLE_S:.0f} s."
+        f"{COMMAND}: one replica, {measured.size.moving} accounts, watchers doubled until it takes"
+        f" more than {KNEE_MS:.0f} ms (p95) from a message's look to the client, or the clients are"
+        f" full, then halved between; {measured.size.step_s:.0f} s a step, after {SETTLE_S:.0f} s."
+        " p50 to p99 are from the price change to the client, so where terminals get too little of"
+        " the machine to be looked at in time, that is in them and not the replica's."
         " Beside it the `websockets` library's own `broadcast()` (asyncio server on uvloop,"
         " uncompressed) of as many messages a second of the same sizes to as many connections of"
         " the same clients, while the terminals go on being polled; its p50 to p99 are from"
@@ -143,6 +145,7 @@ def _knee(measured: Measured) -> Table:
             "p95 ms",
             "p99 ms",
             "p95 beyond merging",
+            "p95 look → client",
             "server's cores",
             "waiting for a core",
             "clients' core",
@@ -155,48 +158,84 @@ def _knee(measured: Measured) -> Table:
         f"{_reach(measured)} For a second of its processor the replica delivers"
         f" {knee.costs.per_cpu_s:,.0f} messages, looks and Redis included, the bare broadcast"
         f" {broadcast.costs.per_cpu_s:,.0f}: {share:.0%} (promised: at least {PROMISED:.0%};"
-        f" {kept}).",
+        f" {kept}). {_alone(measured)}",
+    )
+
+
+def _fitted(measured: Measured) -> Shares | None:
+    runs = [measured.single, *measured.steps.values()]
+    return shares_of([run.costs for run in runs])
+
+
+def _shares(measured: Measured) -> str:
+    """What a message and a delivery take, if that can be told."""
+    shares = _fitted(measured)
+    if shares is None:
+        return "What a delivery takes cannot be told from the noise of these runs."
+    return (
+        f"Fitted to all runs of one replica, making a message takes {shares.message_s * 1e6:.0f}"
+        f" µs and delivering it {shares.delivery_s * 1e6:.1f} µs a client (the fit misses by"
+        f" {shares.error:.0%})."
+    )
+
+
+def _alone(measured: Measured) -> str:
+    """Deliveries by themselves beside the broadcast, which makes its messages from nothing."""
+    shares = _fitted(measured)
+    if shares is None:
+        return "Deliveries by themselves cannot be told from the noise of these runs."
+    alone = 1 / shares.delivery_s
+    return (
+        f"Deliveries by themselves, as fitted to all these runs: {alone:,.0f},"
+        f" {alone / measured.broadcast.costs.per_cpu_s:.0%}."
     )
 
 
 def _reach(measured: Measured) -> str:
     """How far the search came, and what ended it."""
     knee = measured.steps[measured.knee]
+    in_time = [each for each, run in measured.steps.items() if run.breaks is None and not run.late]
     if knee.breaks is not None:
         return f"Even {measured.knee} watchers an account are too many: {knee.breaks}."
-    text = f"{measured.knee} watchers an account ({knee.costs.watchers} connections) are borne"
+    text = f"{measured.knee} watchers an account ({knee.costs.watchers:,} connections) are borne"
     beyond = [each for each in measured.steps if each > measured.knee]
     if beyond:
-        least = measured.steps[min(beyond)]
-        text += f", {min(beyond)} are not: {least.breaks}"
-        if least.costs.idle < 0.05 and least.costs.cores < 0.9:
-            text += (
-                f"; the machine was full and left the replica {least.costs.cores:.2f} of a core,"
-                " so this is the machine's limit rather than the replica's"
-            )
+        text += f", {min(beyond)} are not: {measured.steps[min(beyond)].breaks}"
     elif measured.broken:
-        text += f"; then clients were not let in ({measured.broken})"
+        text += f"; then {measured.broken}"
     else:
         text += ", and no more were tried"
+    if measured.refused:
+        text += f"; {measured.refused} of those that came were turned away at first"
+    text += f". From change to client it takes less than {KNEE_MS:.0f} ms (p95) up to"
+    text += f" {max(in_time)}" if in_time else " none of them"
+    ended = measured.steps[min(beyond)] if beyond else knee
+    if ended.costs.idle < FULL_MACHINE and ended.costs.cores < ONE_CORE:
+        text += (
+            f"; the machine was full and left the replica {ended.costs.cores:.2f} of a core,"
+            " so this is the machine's limit rather than the replica's"
+        )
     return f"{text}."
 
 
 def _step_row(each: int, run: Run) -> tuple[str, ...]:
-    every = run.delivered.all
-    beyond = f"{quantiles(every.beyond.tolist())[1]:.1f}"
-    return (f"{each}", *_load(run.costs, every.total, beyond), run.breaks or "yes")
+    every, path = run.delivered.all, run.delivered.path
+    beyond, seen = (_row(values)[1] for values in (every.beyond, path))
+    enough = run.breaks or ("terminals looked at too late" if run.late else "yes")
+    return (f"{each}", *_load(run.costs, every.total, (beyond, seen)), enough)
 
 
 def _broadcast_row(each: int, broadcast: Broadcast) -> tuple[str, ...]:
-    return (f"{each}, bare broadcast", *_load(broadcast.costs, broadcast.path, "-"), "")
+    parts = ("-", _row(broadcast.path)[1])
+    return (f"{each}, bare broadcast", *_load(broadcast.costs, broadcast.path, parts), "")
 
 
-def _load(costs: Costs, values: Floats, beyond: str) -> Sequence[str]:
+def _load(costs: Costs, values: Floats, parts: Sequence[str]) -> Sequence[str]:
     return (
         f"{costs.watchers:,}",
         f"{costs.rate:,.0f}",
         *_row(values),
-        beyond,
+        *parts,
         f"{costs.cores:.2f}",
         f"{costs.waited_s / costs.seconds:.2f}",
         f"{costs.client_core:.2f}",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.watch_chaos import weather_a_watched_storm
-from tests.watchers import CALM, RESTLESS, RUDE, SLOW
+from tests.watch_habits import CALM, RESTLESS, RUDE, SLOW, VERY_SLOW
 
 ROUNDS = 12
 
@@ -13,6 +13,6 @@ ROUNDS = 12
 @pytest.mark.timeout(900)
 def test_a_long_storm_spoils_no_line_and_lets_no_old_token_in(tmp_path: Path) -> None:
     weather = weather_a_watched_storm(
-        tmp_path / "cluster", ROUNDS, (CALM, CALM, RESTLESS, RESTLESS, SLOW, RUDE)
+        tmp_path / "cluster", ROUNDS, (CALM, CALM, RESTLESS, SLOW, RUDE, VERY_SLOW)
     )
     assert weather.ledger.counts["conflated"], "no slow reader fell behind"

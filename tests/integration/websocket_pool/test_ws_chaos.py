@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.watch_chaos import weather_a_watched_storm
-from tests.watchers import CALM, RESTLESS, SLOW
+from tests.watch_habits import CALM, RESTLESS, SLOW
 
 from local_stack.embedded import RoleDsns
 

@@ -19,7 +19,7 @@ from local_stack.embedded import RoleDsns
 PATIENCE_S = 30.0
 # So long that an end of a lease is not taken for a hand-over.
 LEASE_TTL_MS = 2000
-SOME = 8
+SOME = 4
 RESTART = 1012
 
 

@@ -139,7 +139,33 @@ async def test_a_crowd_notes_what_comes_while_it_records_and_who_was_lost(
         assert crowd.clients == []
 
 
-async def test_nobody_joins_where_a_client_is_refused() -> None:
+async def test_who_is_turned_away_comes_again_and_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream_crowd, "AGAIN_S", 0.01)
+    came: list[ServerConnection] = []
+
+    async def busy_at_first(connection: ServerConnection) -> None:
+        came.append(connection)
+        if len(came) == 1:
+            await connection.close(1013, "full")
+            return
+        await connection.send('{"type":"snapshot"}')
+        await connection.wait_closed()
+
+    async with serve(busy_at_first, "127.0.0.1", 0, compression=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        crowd = Crowd()
+        await crowd.join([Seat("127.0.0.1", port, "/", "account-1")])
+        assert (len(came), crowd.refused, len(crowd.clients)) == (2, 1, 1)
+        crowd.leave_all()
+
+
+async def test_nobody_joins_where_a_client_is_refused_to_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream_crowd, "AGAIN_S", 0.01)
+
     async def refuse(connection: ServerConnection) -> None:
         await connection.close(1013, "full")
 

@@ -9,6 +9,7 @@ from tests.watch_judge import ACCOUNT_FIELDS, Mirror
 from tests.watch_ledger import Ledger
 
 EPOCH, LOGIN, ME = 7, 700_001, "account-1"
+START = "2026-01-05T10:00:00.000Z"
 
 
 def row(ticket: int, **changes: object) -> dict[str, Any]:
@@ -32,7 +33,7 @@ class Client:
         self.hear("connected", seq, {"resumed": resumed, "resume_ticket": "x"}, epoch=epoch)
 
     def hear(self, kind: str, seq: int, data: object, **changes: object) -> None:
-        envelope = {"type": kind, "account_id": ME, "epoch": EPOCH, "seq": seq, "ts": "now"}
+        envelope = {"type": kind, "account_id": ME, "epoch": EPOCH, "seq": seq, "ts": START}
         self.mirror.hear(json.dumps({**envelope, "data": data, **changes}).encode())
 
     def balance(self, seq: int, value: float, **changes: object) -> None:
@@ -106,6 +107,13 @@ def test_a_reconnect_that_goes_backwards_is_seen(client: Client) -> None:
     assert client.accused_of("BACKWARDS")
 
 
+def test_who_does_not_say_what_it_has_may_be_told_something_older(client: Client) -> None:
+    client.mirror.begin("ws-2", None)
+    client.hear("connected", 0, {"resumed": False, "resume_ticket": "x"})
+    assert client.ledger.wrong == []
+    assert client.ledger.counts["older seq after a reconnect without `since`"] == 1
+
+
 def test_a_gap_after_a_resume_is_seen(client: Client) -> None:
     client.come(3, resumed=True)
     client.balance(3, 12.0)
@@ -141,7 +149,7 @@ def test_figures_of_another_account_are_seen(client: Client) -> None:
 def test_positions_of_another_account_are_seen(client: Client) -> None:
     other = Mirror("account-2", LOGIN, client.ledger, "another")
     other.begin("ws-1", None)
-    envelope = {"account_id": "account-2", "epoch": EPOCH, "seq": 0, "ts": "now"}
+    envelope = {"account_id": "account-2", "epoch": EPOCH, "seq": 0, "ts": START}
     greeting = {"resumed": False, "resume_ticket": "x"}
     for kind, data in (("connected", greeting), ("snapshot", STATE)):
         other.hear(json.dumps({"type": kind, **envelope, "data": data}).encode())
@@ -197,3 +205,14 @@ def test_anything_before_connected_is_seen() -> None:
     client.mirror.begin("ws-1", None)
     client.hear("snapshot", 0, STATE)
     assert client.accused_of("before `connected`")
+
+
+def test_two_who_poll_at_once_are_seen(client: Client) -> None:
+    client.balance(2, 12.0, ts="2026-01-05T10:00:02.000Z")
+    client.hear("snapshot", 0, STATE, epoch=EPOCH + 1)
+    client.balance(1, 12.0, epoch=EPOCH + 1, ts="2026-01-05T10:00:02.000Z")
+    assert client.ledger.overlaps() == []
+    client.come(2, epoch=EPOCH)
+    client.hear("snapshot", 2, {**STATE, "account": ACCOUNT | {"balance": 12.0}})
+    client.balance(3, 13.0, ts="2026-01-05T10:00:03.000Z")
+    assert len(client.ledger.overlaps()) == 1

@@ -7,7 +7,14 @@ from typing import Final
 
 import structlog
 
-from mt5kit.errors import AccountNotFound, StaleToken, TerminalMoved, Unavailable
+from mt5kit.domain.instants import now_ms
+from mt5kit.errors import (
+    AccountNotFound,
+    ServiceOverloaded,
+    StaleToken,
+    TerminalMoved,
+    Unavailable,
+)
 from mt5kit.state.redis import (
     LeaseKeeper,
     LeaseStore,
@@ -41,6 +48,15 @@ ASK_AFTER_S: Final = 2.5
 
 DEAF_AFTER_S: Final = 5.0
 """Sockets are told when nothing has been heard for so long."""
+
+REACH_S: Final = 2.0
+"""An owner publishes again half a second after Redis is back."""
+
+REACH_STEP_S: Final = 0.05
+"""Between two looks at what was published."""
+
+CLOCKS_DIFFER_US: Final = 60_000_000
+"""Epochs are times of Redis' clock in µs; ours may be as far behind."""
 
 RETRY_S: Final = 0.5
 """Between attempts while something we need is away."""
@@ -140,6 +156,30 @@ class AccountStream:
         await asyncio.shield(self._ready)
         self._expected_s = asyncio.get_running_loop().time()
         self.channel.attached = False
+
+    async def reach(self, epoch: int, seq: int) -> None:
+        """Until the line has come as far as a client says it was told.
+
+        A follower may not have heard yet what a client was told elsewhere, above all when Redis was
+        away: it must not take the client back. An epoch of the future is nobody's.
+
+        Raises:
+            ServiceOverloaded: It has not heard in time.
+        """
+        if epoch > now_ms() * 1000 + CLOCKS_DIFFER_US:
+            return
+        for _ in range(round(REACH_S / REACH_STEP_S)):
+            if self._has_reached(epoch, seq):
+                return
+            self._follower.wake()
+            await asyncio.sleep(REACH_STEP_S)
+        raise ServiceOverloaded("this replica has yet to hear what you were told", retry_after_s=1)
+
+    def _has_reached(self, epoch: int, seq: int) -> bool:
+        line = self.channel.line
+        # Who polls knows: there is no more of this epoch.
+        polled = self._owner is not None and line.epoch == epoch
+        return polled or (line.epoch, line.seq) >= (epoch, seq)
 
     def relayed(self, relayed: Relayed) -> None:
         """Another replica has something to say."""

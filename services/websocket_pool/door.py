@@ -10,12 +10,11 @@ from mt5kit.domain.instants import now_ms
 from mt5kit.errors import AccountNotFound, InternalFault, ServiceOverloaded, Unavailable
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.admission import Admission, Refused
-from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode, label_of
 from websocket_pool.entrance import Admitted, Entrance, Knock
 from websocket_pool.hub import Hub
 from websocket_pool.messages import Place, encode, parse_since
-from websocket_pool.resume import ResumeTicket, ResumeTickets
+from websocket_pool.resume import ResumeTickets
 from websocket_pool.session import Session, SessionRules, Socket, SocketGone
 from websocket_pool.source import StreamOver
 from websocket_pool.subscriptions import SubscriptionBook
@@ -100,7 +99,8 @@ class Door:
         return "*" in self.origins or origin.lower() in self.origins
 
     async def _watching(self, socket: Socket, knock: Knock, admitted: Admitted) -> int:
-        channel = await self.hub.channel(knock.account_id)
+        since = parse_since(knock.since)
+        channel = await self.hub.channel(knock.account_id, since)
         ticket = await self.resume.issue(admitted.grant)
         if channel.ending is not None:
             # It ended while we wrote the ticket, so nobody has told this socket why.
@@ -109,7 +109,8 @@ class Door:
         code: int = CloseCode.INTERNAL
         row = self.book.opened(knock.account_id) if self.book else None
         try:
-            code = await self._session(socket, channel, ticket, knock, admitted)
+            session = Session(socket, channel, ticket, self.rules, self.metrics)
+            code = await session.run(since, lifetime_s=admitted.left_s)
         finally:
             if self.book is not None and row is not None:
                 self.book.closed(row, code)
@@ -118,17 +119,6 @@ class Door:
         if code in FINAL:
             await self.resume.discard(ticket)
         return code
-
-    async def _session(
-        self,
-        socket: Socket,
-        channel: Channel,
-        ticket: ResumeTicket,
-        knock: Knock,
-        admitted: Admitted,
-    ) -> int:
-        session = Session(socket, channel, ticket, self.rules, self.metrics)
-        return await session.run(parse_since(knock.since), lifetime_s=admitted.left_s)
 
 
 async def _turn_away(socket: Socket, account_id: str, refused: Refused) -> None:

@@ -181,7 +181,7 @@ class Feed:
         since = ""
         while True:
             look = await self._terminal.wait_changes(
-                self._token(), identity, since, timeout_s=POLL_S
+                self._token(), identity, since, timeout_s=POLL_S, hold_s=self._stream.hold_s()
             )
             if look.snapshot.identity != identity:
                 raise WrongAccount("the terminal answered for another account")

@@ -38,8 +38,8 @@ class Hub:
         """What is streamed here, polled or followed."""
         return [stream for stream in self._streams.values() if not stream.over]
 
-    async def channel(self, account_id: str) -> Channel:
-        """What a socket of an account watches.
+    async def channel(self, account_id: str, since: tuple[int, int] | None = None) -> Channel:
+        """What a socket of an account watches; it has come at least as far as `since`.
 
         Raises:
             AccountNotFound: There is no such account.
@@ -51,6 +51,8 @@ class Hub:
                 break
             stream = self._stream(account_id)
             await stream.ready()
+            if since is not None:
+                await stream.reach(*since)
             if not stream.over:
                 return stream.channel
         raise ServiceOverloaded("this replica is stopping", retry_after_s=1)

@@ -41,6 +41,10 @@ class Pacer:
         self._dirty = dirty
         self._since_s = {kind: self._since_s.get(kind, now_s) for kind in dirty}
 
+    def free_s(self, now_s: float) -> float:
+        """Seconds until any message may go."""
+        return max(0.0, self._last_s + SPACING_S - now_s)
+
     def wait_s(self, now_s: float) -> float | None:
         """Seconds until the next message may go; None if there is nothing to tell."""
         if not self._dirty:

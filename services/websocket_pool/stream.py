@@ -1,7 +1,7 @@
 """From looks to numbered messages: diff, pace, number, fan out. No I/O and no waiting."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -15,6 +15,9 @@ from websocket_pool.line import NOTHING_TOLD, Numbered
 from websocket_pool.messages import Kind
 from websocket_pool.pacer import Pacer
 from websocket_pool.source import StreamOver
+
+GRACE_S: Final = 0.04
+"""What is due waits so long for the look that was asked for: it may show something newer."""
 
 
 class Timer(Protocol):
@@ -68,6 +71,7 @@ class Stream:
         self._pacer = Pacer()
         self._changed_ms: dict[Kind, int] = {}
         self._timer: Timer | None = None
+        self._look_due_s: float | None = None
 
     @property
     def opened(self) -> bool:
@@ -85,6 +89,17 @@ class Stream:
         account = self.line.told.account
         return account.identity if account else None
 
+    def hold_s(self) -> float:
+        """Seconds before which a look is worth nothing, since no message may go; 0 if one may.
+
+        Whoever asks gets the next look after that time, changed or not: what waits for its turn is
+        made from it.
+        """
+        now_s = self._loop.time()
+        hold_s = self._pacer.free_s(now_s)
+        self._look_due_s = now_s + hold_s if hold_s else None
+        return hold_s
+
     def see(self, snapshot: Snapshot) -> None:
         """Take a look, its UTC times filled in; the very first one is told by a snapshot.
 
@@ -95,6 +110,7 @@ class Stream:
             raise StreamOver(CloseCode.RESTART, "the account has another login now")
         if not self.opened:
             self.line.restore(self.epoch)
+        self._look_due_s = None
         self.look, self.as_of_ms = snapshot, snapshot.seen_ms
         self._newest = self._newest.looked(snapshot)
         self._heard_ms = snapshot.seen_ms
@@ -108,6 +124,7 @@ class Stream:
         """Note that there are no looks for now, and why; the next look ends it."""
         if not self.opened:
             self._open_in_trouble(status)
+        self._look_due_s = None
         self._newest = msgspec.structs.replace(self._newest, status=status)
         self._heard_ms = now_ms()
         self._pump()
@@ -138,6 +155,10 @@ class Stream:
             return
         now_s = self._loop.time()
         self._note(now_s)
+        if self._look_due_s is not None and now_s < self._look_due_s + GRACE_S:
+            late_s = self._look_due_s + GRACE_S - now_s
+            self._timer = self._loop.call_later(late_s, self._pump)
+            return
         kind = self._pacer.choose(now_s)
         if kind is not None:
             self._send(kind)

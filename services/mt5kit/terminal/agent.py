@@ -30,6 +30,8 @@ COHERENT_LOOKS = 3
 IDLE_PER_LOOK = 9
 # One look that somebody held up must not keep the next from the caller, who waits 3 s longer.
 LONGEST_REST = 1.0
+# Of so many looks the cheapest says what one costs.
+COSTS_KEPT = 3
 # Seconds from look to look. A stream tells at most every 100 ms: what rests is looked at as often.
 SHORTEST_STEP, LONGEST_STEP = 0.02, 0.1
 # After a silence the next change is seen at most a twentieth of the silence late.
@@ -132,6 +134,7 @@ class Agent:
         self.seen: Look | None = None
         self.looks = 0
         self.changed_at = 0.0
+        self.costs: tuple[float, ...] = ()
         # Of the last look: until when to rest whoever waits, and when the next is due.
         self.rested_at = self.due_at = 0.0
         self.give_up_at = 0.0
@@ -299,13 +302,17 @@ class Agent:
         return {"generation": self.generation}
 
     def wait_changes(
-        self, token: int, login: int, server: str, since: str, timeout_s: float
+        self, token: int, login: int, server: str, since: str, timeout_s: float, hold_s: float
     ) -> dict[str, Any]:
-        """Rest and look until the state differs from look `since`, or the time is over."""
-        deadline = time.monotonic() + timeout_s
+        """Rest and look until the state differs from look `since`, or the time is over.
+
+        A caller who can tell nothing for `hold_s` has us rest for so long, and takes the look that
+        follows whatever it shows.
+        """
+        deadline = time.monotonic() + (hold_s or timeout_s)
         while True:
             # A caller who comes back at once does not make us look at once.
-            wake_at = max(self.rested_at, min(self.due_at, deadline))
+            wake_at = max(self.rested_at, deadline if hold_s else min(self.due_at, deadline))
             time.sleep(max(wake_at - time.monotonic(), 0))
             with self.fence.lock:
                 # From here: waiting for somebody else's login is not what a look costs.
@@ -328,7 +335,9 @@ class Agent:
             self.seen, self.changed_at = look, now
             self.looks += 1
         step = (now - self.changed_at) / SILENCE_PER_STEP
-        self.rested_at = now + min(IDLE_PER_LOOK * cost, LONGEST_REST)
+        # A look that had to wait for the processor is no dear look: the others tell.
+        self.costs = (*self.costs[1 - COSTS_KEPT :], cost)
+        self.rested_at = now + min(IDLE_PER_LOOK * min(self.costs), LONGEST_REST)
         self.due_at = now + min(max(step, SHORTEST_STEP), LONGEST_STEP)
 
 

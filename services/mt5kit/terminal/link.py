@@ -174,6 +174,7 @@ class TerminalLink:
         since: str,
         *,
         timeout_s: float = POLL_TIMEOUT_S,
+        hold_s: float = 0.0,
     ) -> Look:
         """See `StreamTerminal.wait_changes`."""
         if not (self._poll_started or self._closing):
@@ -184,11 +185,10 @@ class TerminalLink:
             self._poll_open = True
             # A new process counts its looks from the start: an old version may look like its own.
             since = ""
-        args = (identity.login, identity.server, since, timeout_s)
+        args = (identity.login, identity.server, since, timeout_s, hold_s if since else 0.0)
+        limit_s = max(timeout_s, hold_s) + POLL_MARGIN_S
         try:
-            look = await self._ask(
-                self._polls, Look, "wait_changes", token, args, timeout_s + POLL_MARGIN_S
-            )
+            look = await self._ask(self._polls, Look, "wait_changes", token, args, limit_s)
         except PollSuperseded:
             self._poll_open = False
             raise

@@ -134,8 +134,12 @@ class StreamTerminal(Protocol):
         since: str,
         *,
         timeout_s: float = POLL_TIMEOUT_S,
+        hold_s: float = 0.0,
     ) -> Look:
         """The next look that differs from look `since`, or the same one after `timeout_s`.
+
+        With `hold_s` the terminal rests for so long first, and the look that follows is the
+        answer, whether it differs or not: for a caller who could do nothing with an earlier one.
 
         An empty `since` answers at once. Where looking is slow any other answer may take a second
         longer: the terminal is given time for others first.

@@ -124,6 +124,7 @@ class FakeStreamTerminal:
         since: str,
         *,
         timeout_s: float = POLL_TIMEOUT_S,
+        hold_s: float = 0.0,
     ) -> Look:
         """See `StreamTerminal.wait_changes`."""
         self.polls += 1
@@ -131,6 +132,9 @@ class FakeStreamTerminal:
         self._generation += 1
         generation = self._generation
         try:
+            if since and hold_s:
+                await asyncio.sleep(hold_s)
+                since = ""
             async with self._changed:
                 self._changed.notify_all()
                 return await self._next_look(token, identity, since, generation, timeout_s)

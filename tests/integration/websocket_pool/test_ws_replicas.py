@@ -52,6 +52,11 @@ async def rest_of(client: ClientConnection) -> list[dict[str, Any]]:
     return taken
 
 
+async def first_message(replica: Replica, query: str) -> dict[str, Any]:
+    async with replica.watch("acc-1", query) as client:
+        return await receive(client)
+
+
 @contextlib.asynccontextmanager
 async def pair(farm: Farm, redis_url: str, **changes: Any) -> AsyncIterator[tuple[Replica, ...]]:
     async with (
@@ -168,6 +173,31 @@ async def test_draining_hands_over_first_and_sends_the_sockets_away(
             await show(farm, me, 1, 2)
             opened = await receive(client)
             assert (opened["epoch"], opened["seq"]) == (rest[-1]["epoch"], 2)
+
+
+async def test_nobody_is_taken_back_behind_what_he_was_told(farm: Farm, redis_url: str) -> None:
+    me = farm.account("acc-1")
+    async with pair(farm, redis_url) as (one, two):
+        await farm.placement.reserve("acc-1", [held_by(two)], 60)
+        async with two.watch("acc-1") as near:
+            at = (await receive_until(near, is_type("snapshot")))[-1]
+            # What one was told by an owner that died before it could publish.
+            ahead = f"ticket={await farm.ticket('acc-1')}&since={at['epoch']}:5"
+            async with one.watch("acc-1", ahead) as far:
+                error = await receive(far)
+                assert (error["type"], error["data"]["retry_after_s"]) == ("error", 1)
+                await rest_of(far)
+                assert far.close_code == 1013
+            # It is heard of meanwhile: then the same ticket opens.
+            opening = asyncio.create_task(first_message(one, ahead))
+            for step in range(1, 6):
+                await show(farm, me, *range(step))
+                await receive(near)
+            assert (await opening)["data"]["resumed"] is True
+            # Who polls knows that there is no such message, and nobody has come from the future.
+            for since in (f"{at['epoch']}:99", f"{at['epoch'] * 2}:1"):
+                query = f"ticket={await farm.ticket('acc-1')}&since={since}"
+                assert (await first_message(two, query))["data"]["resumed"] is False
 
 
 async def test_an_account_leaves_a_terminal_that_does_not_answer(

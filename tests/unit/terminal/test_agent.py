@@ -393,8 +393,16 @@ def test_a_call_behind_a_held_lock_gives_up(load: Callable[[], Any]) -> None:
     assert reply["error"]["kind"] == "busy"
 
 
-def poll(agent: Any, instance: Any, since: str, timeout_s: float, token: int = 5) -> dict[str, Any]:
-    return call(agent, instance, "wait_changes", token, 1, "S", since, timeout_s)
+def poll(
+    agent: Any,
+    instance: Any,
+    since: str,
+    timeout_s: float,
+    token: int = 5,
+    *,
+    hold_s: float = 0.0,
+) -> dict[str, Any]:
+    return call(agent, instance, "wait_changes", token, 1, "S", since, timeout_s, hold_s)
 
 
 def test_the_poll_answers_at_once_then_waits_for_a_change(
@@ -463,6 +471,36 @@ def test_who_comes_back_at_once_gets_no_more_looks_than_who_waits(
     module.during_positions = move
     watch(agent, instance, 101, 60)
     assert clock.now == pytest.approx(100 * 0.02)
+
+
+def test_who_can_tell_nothing_for_a_while_gets_the_one_look_after_it(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent, instance, clock = timed_poll(load)
+    looks: list[float] = []
+    module.during_positions = lambda: looks.append(clock.now)
+    first = poll(agent, instance, "", 60)["answer"]["version"]
+    assert poll(agent, instance, first, 60, hold_s=0.1)["answer"]["version"] == first
+    module.equity = 11.0
+    changed = poll(agent, instance, first, 60, hold_s=0.05)["answer"]
+    assert changed["snapshot"]["account"]["equity"] == 11.0
+    assert looks == pytest.approx([0.0, 0.1, 0.15])
+
+
+def test_a_look_that_waited_for_the_processor_is_no_dear_one(
+    load: Callable[[], Any], module: FakeModule
+) -> None:
+    agent, instance, clock = timed_poll(load)
+    costs = iter([0.001, 0.001, 0.5, 0.001, 0.001])
+    looks: list[float] = []
+
+    def take() -> None:
+        looks.append(clock.now)
+        clock.now += next(costs, 0.001)
+
+    module.during_positions = take
+    watch(agent, instance, 5, 0.0)
+    assert looks[3] - (looks[2] + 0.5) == pytest.approx(0.009)
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, 0.5, 5.0])

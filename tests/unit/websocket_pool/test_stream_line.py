@@ -21,7 +21,7 @@ from websocket_pool.diff import Status
 from websocket_pool.messages import Kind, Message
 from websocket_pool.pacer import NO_LULL_S, SPACING_S
 from websocket_pool.source import StreamOver
-from websocket_pool.stream import Stream
+from websocket_pool.stream import GRACE_S, Stream
 
 ME = AccountIdentity(7, "Demo")
 OTHER = AccountIdentity(8, "Demo")
@@ -286,6 +286,37 @@ def test_the_price_of_pending_orders_is_told_when_nothing_else_is(scene: Scene) 
         scene.stream.see(moving_order(float(step)))
         scene.loop.advance(0.1)
     assert scene.client.types[1:] == ["order_update"] * 4
+
+
+def test_what_is_due_is_made_from_the_look_that_was_asked_for(scene: Scene) -> None:
+    scene.stream.see(look(positions={1: 0.0}))
+    scene.stream.see(look(equity=1.0, positions={1: 1.0}))
+    assert scene.stream.hold_s() == pytest.approx(SPACING_S)
+    # It comes a moment after the slot has opened.
+    scene.loop.advance(SPACING_S + 0.01)
+    assert scene.client.types[1:] == ["position_update"]
+    scene.stream.see(look(equity=2.0, positions={1: 2.0}))
+    assert scene.client.types[1:] == ["position_update", "account_update"]
+    assert scene.client.state["account"]["equity"] == 2.0
+
+
+def test_a_look_that_does_not_come_holds_nothing_up_for_long(scene: Scene) -> None:
+    scene.stream.see(look(positions={1: 0.0}))
+    scene.stream.see(look(equity=1.0, positions={1: 1.0}))
+    scene.stream.hold_s()
+    scene.loop.advance(SPACING_S + GRACE_S)
+    assert scene.client.types[1:] == ["position_update", "account_update"]
+    scene.loop.advance(5)
+    assert scene.stream.hold_s() == 0
+
+
+def test_trouble_does_not_wait_for_a_look(scene: Scene) -> None:
+    scene.stream.see(look())
+    scene.stream.see(look(equity=1.0))
+    scene.stream.hold_s()
+    scene.loop.advance(SPACING_S)
+    scene.stream.trouble(Status(AccountState.TERMINAL_UNAVAILABLE, "away"))
+    assert scene.client.types[1:] == ["account_update", "status"]
 
 
 def test_a_change_that_is_undone_in_time_is_not_told(scene: Scene) -> None:

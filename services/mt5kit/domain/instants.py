@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from functools import lru_cache
 
 # The year 9999 begins: a wall clock ahead of UTC must still be a date of Python's calendar.
 END_OF_TIME_S = 253_370_764_800
@@ -14,8 +15,13 @@ def now_ms() -> int:
 
 def iso_utc(epoch_ms: int) -> str:
     """`2026-01-31T12:00:00.250Z` of an instant in epoch milliseconds."""
-    instant = dt.datetime.fromtimestamp(epoch_ms // 1000, dt.UTC)
-    return f"{instant:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03d}Z"
+    return f"{_second(epoch_ms // 1000)}.{epoch_ms % 1000:03d}Z"
+
+
+# Streams stamp thousands of messages within a second, and positions keep the time they opened at.
+@lru_cache(maxsize=8192)
+def _second(epoch_s: int) -> str:
+    return f"{dt.datetime.fromtimestamp(epoch_s, dt.UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_instant_ms(text: str) -> int:

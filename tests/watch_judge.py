@@ -113,6 +113,9 @@ class Mirror:
             self.blame(f"WRONG ACCOUNT: a message of {message.account_id}")
         if message.type == "connected":
             self._connect(message)
+        elif not self._greeted and message.type == "error" and not message.epoch:
+            # Who is turned away is told when to come back; nothing follows but the close.
+            return
         elif not self._greeted:
             self.blame(f"{message.type} before `connected`")
         elif message.type == "snapshot":

@@ -115,7 +115,7 @@ class Mirror:
             self._connect(message)
         elif not self._greeted and message.type == "error" and not message.epoch:
             # Who is turned away is told when to come back; nothing follows but the close.
-            return
+            pass
         elif not self._greeted:
             self.blame(f"{message.type} before `connected`")
         elif message.type == "snapshot":

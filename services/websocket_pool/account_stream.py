@@ -1,8 +1,6 @@
 """One account as this replica serves it: polled here, or heard of from whoever polls it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -16,29 +14,23 @@ from mt5kit.errors import (
     Unavailable,
 )
 from mt5kit.state.redis import (
-    LeaseKeeper,
-    LeaseStore,
-    LiveStore,
     RedisFault,
     Relayed,
     StateUnavailable,
 )
-from websocket_pool.channel import Caught, Channel
+from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode
-from websocket_pool.credentials import StoredAccount
 from websocket_pool.feed import check_connected
 from websocket_pool.follower import Follower
 from websocket_pool.owner import (
     RESERVATION_TTL_S,
     Left,
     Owner,
-    OwnerParts,
-    Tenure,
     ending_of,
-    give_up,
 )
+from websocket_pool.polling import Polling
 from websocket_pool.source import Ending, StreamOver
-from websocket_pool.terminals import Terminals
+from websocket_pool.stream_parts import StreamParts
 
 LINGER_S: Final = 5.0
 """Whoever was let in attaches within this; a page that is reloaded mostly comes back, too."""
@@ -52,7 +44,7 @@ DEAF_AFTER_S: Final = 5.0
 REACH_S: Final = 2.0
 """An owner publishes again half a second after Redis is back."""
 
-REACH_STEP_S: Final = 0.05
+REACH_STEP_S: Final = 0.1
 """Between two looks at what was published."""
 
 CLOCKS_DIFFER_US: Final = 60_000_000
@@ -62,38 +54,6 @@ RETRY_S: Final = 0.5
 """Between attempts while something we need is away."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamParts:
-    """What the accounts of a replica share.
-
-    Args:
-        instance_id: This replica.
-        keeper: Holds the leases of some terminals.
-        leases: Who holds the others.
-        terminals: Every stream terminal.
-        owner: What owners share.
-        candidates: Terminals that may be given to an account, the best first.
-        leaving: Terminals that are being given to another replica.
-    """
-
-    instance_id: str
-    keeper: LeaseKeeper
-    leases: LeaseStore
-    terminals: Terminals
-    owner: OwnerParts
-    candidates: Callable[[], Sequence[str]]
-    leaving: set[str]
-
-    @property
-    def live(self) -> LiveStore:
-        """Where replicas hear of each other's accounts."""
-        return self.owner.live
-
-    def ours(self, terminal_id: str) -> bool:
-        """Whether this replica is to poll the account of a terminal."""
-        return terminal_id in self.keeper.held and terminal_id not in self.leaving
 
 
 class AccountStream:
@@ -107,6 +67,7 @@ class AccountStream:
     Attributes:
         channel: What sockets watch.
         row_id: `accounts.id`; None before it is known.
+        user_id: Whose it is; None before that is known.
     """
 
     def __init__(
@@ -115,15 +76,14 @@ class AccountStream:
         self.account_id = account_id
         self.channel = Channel(account_id)
         self.row_id: int | None = None
+        self.user_id: str | None = None
         self._parts = parts
         self._previous = previous
-        self._owner: Owner | None = None
         self._reread = False
-        self._expected_s = -LINGER_S
+        self._polling = Polling(account_id, self.channel, self.watched, parts)
+        self._expected_s = self._woken_s = -LINGER_S
         self._follower = Follower(self.channel, parts.live, parts.instance_id)
         loop = asyncio.get_running_loop()
-        self._settled = asyncio.Event()
-        self._settled.set()
         self._ready: asyncio.Future[None] = loop.create_future()
         # Nobody may be waiting for it: a stream is also begun for other replicas' sockets.
         self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
@@ -133,7 +93,7 @@ class AccountStream:
     @property
     def owner(self) -> Owner | None:
         """Our own poll; None while another replica polls."""
-        return self._owner
+        return self._polling.owner
 
     @property
     def over(self) -> bool:
@@ -171,19 +131,42 @@ class AccountStream:
         for _ in range(round(REACH_S / REACH_STEP_S)):
             if self._has_reached(epoch, seq):
                 return
-            self._follower.wake()
+            self._wake()
             await asyncio.sleep(REACH_STEP_S)
         raise ServiceOverloaded("this replica has yet to hear what you were told", retry_after_s=1)
 
+    def _wake(self) -> None:
+        """Look where the line stands, once for all who wait for it."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._woken_s >= REACH_STEP_S:
+            self._woken_s = now_s
+            self._follower.wake()
+
     def _has_reached(self, epoch: int, seq: int) -> bool:
-        line = self.channel.line
-        # Who polls knows: there is no more of this epoch.
-        polled = self._owner is not None and line.epoch == epoch
+        line, owner = self.channel.line, self.owner
+        # Who polls knows: there is no more of this epoch, or a later one will begin.
+        polled = owner is not None and (
+            line.epoch == epoch or (not line.epoch and owner.epoch > epoch)
+        )
         return polled or (line.epoch, line.seq) >= (epoch, seq)
+
+    async def belongs_to(self, user_id: str) -> bool:
+        """Whether it is this user's; if it is not the one's any more whose it was, it ends.
+
+        Raises:
+            AccountNotFound: There is no such account.
+            Unavailable: That cannot be told now.
+        """
+        if self.user_id == user_id:
+            return True
+        standing = await self._parts.owner.feed.credentials.standing(self.account_id)
+        if str(standing.user_id) != self.user_id:
+            self.stop(CloseCode.ENDED, "the account is gone")
+        return False
 
     def relayed(self, relayed: Relayed) -> None:
         """Another replica has something to say."""
-        if self._owner is None:
+        if self.owner is None:
             self._follower.take(relayed)
 
     def poke(self) -> None:
@@ -192,11 +175,10 @@ class AccountStream:
 
     def reread(self) -> None:
         """Go on with what is stored now, or end."""
-        if self._owner is not None:
-            self._owner.reread()
-        else:
-            self._reread = True
-            self._follower.wake()
+        # Also for whoever follows, should the owner leave before it has read.
+        self._reread = True
+        self._polling.reread()
+        self._follower.wake()
 
     def disconnect(self) -> None:
         """End it at the wish of the account's owner."""
@@ -204,14 +186,11 @@ class AccountStream:
 
     def lost(self) -> None:
         """The terminal's lease is gone."""
-        if self._owner is not None:
-            self._owner.leave(Left.LOST)
+        self._polling.lost()
 
     async def hand_over(self) -> None:
         """Stop polling, so that another replica can continue the line."""
-        if self._owner is not None:
-            self._owner.leave(Left.HANDED)
-            await self._settled.wait()
+        await self._polling.hand_over()
 
     def stop(self, code: CloseCode, reason: str) -> None:
         """End it for every watcher."""
@@ -272,24 +251,50 @@ class AccountStream:
                     raise
                 log.info("stream_waits", account_id=self.account_id, why=away.message)
                 self.channel.deafen(away.message)
+                if isinstance(away, StateUnavailable):
+                    # Who could not be heard has not been silent.
+                    self._follower.begin()
                 await asyncio.sleep(RETRY_S)
-            else:
-                if ending is not None:
-                    return ending
+                ending = None
+                if self._ready.done() and not self.watched():
+                    ending = CloseCode.NORMAL, "nobody watches"
+            if ending is not None:
+                # At once: nobody can come between this and the end.
+                self.channel.end(*ending)
+                return ending
 
     async def _term(self) -> Ending | None:
         """Poll or follow for as long as that is right."""
         await self._look()
         terminal_id = await self._terminal()
         if terminal_id is not None and self._parts.ours(terminal_id):
-            left = await self._own(terminal_id)
+            left = await self._poll(terminal_id)
             if left is not Left.IDLE or self.watched():
                 return None
         else:
             if not await self._follow():
                 return None
             await self._leave_following()
+            if self.watched():
+                # Somebody has come meanwhile.
+                return None
         return CloseCode.NORMAL, "nobody watches"
+
+    async def _poll(self, terminal_id: str) -> Left:
+        def begun() -> None:
+            self._let_in()
+            self.channel.hear_again()
+
+        # What is stored is read now.
+        self._reread = False
+        left = await self._polling.run(terminal_id, begun, self._ended)
+        self._follower.begin()
+        if left is Left.LOST:
+            await asyncio.sleep(RETRY_S)
+        return left
+
+    def _ended(self) -> bool:
+        return self._stopping.done() and self._stopping.result()[0] is CloseCode.ENDED
 
     async def _look(self) -> None:
         """Stand where the line stands, so that whoever comes back can be told what it missed."""
@@ -301,7 +306,9 @@ class AccountStream:
     async def _check(self) -> None:
         """Refuse what its owner has ended."""
         standing = await self._parts.owner.feed.credentials.standing(self.account_id)
-        self.row_id = standing.row_id
+        if self.user_id not in {None, str(standing.user_id)}:
+            raise StreamOver(CloseCode.ENDED, "the account is gone")
+        self.row_id, self.user_id = standing.row_id, str(standing.user_id)
         check_connected(standing)
 
     async def _terminal(self) -> str | None:
@@ -316,81 +323,10 @@ class AccountStream:
             return reserved
         if self.channel.line.epoch and self._follower.silent_s <= DEAF_AFTER_S:
             return None
+        # Its owner may have left because the account has ended, which only others were told.
+        await self._check()
         candidates = self._parts.candidates()
         return await placement.reserve(self.account_id, candidates, RESERVATION_TTL_S)
-
-    # -- polling ----------------------------------------------------------------------------------
-
-    async def _own(self, terminal_id: str) -> Left:
-        token = await self._parts.keeper.reissue(terminal_id)
-        try:
-            return await self._owned(terminal_id, token)
-        except (StreamOver, AccountNotFound):
-            await give_up(self.account_id, token, terminal_id, self._parts.owner)
-            raise
-        except asyncio.CancelledError:
-            if self._stopping.done() and self._stopping.result()[0] is CloseCode.ENDED:
-                await give_up(self.account_id, token, terminal_id, self._parts.owner)
-            raise
-
-    async def _owned(self, terminal_id: str, token: int) -> Left:
-        parts = self._parts
-        self._reread = False
-        account = await parts.owner.feed.credentials.read(self.account_id)
-        check_connected(account)
-        epoch = await self._epoch(account, token, terminal_id)
-        tenure = Tenure(
-            parts.terminals.get(terminal_id),
-            token,
-            epoch,
-            lambda: parts.keeper.token_of(terminal_id),
-        )
-        if not parts.ours(terminal_id):
-            # It was lost meanwhile, which only owners are told.
-            raise TerminalMoved(f"terminal {terminal_id} went to another replica", retry_after_s=1)
-        self._settled.clear()
-        self._owner = Owner(account, tenure, self.channel, self.watched, parts.owner)
-        if self._reread:
-            # It has changed since it was read.
-            self._owner.reread()
-        self._let_in()
-        self.channel.hear_again()
-        try:
-            left = await self._owner.run()
-        finally:
-            self._owner = None
-            self._settled.set()
-            self._follower.begin()
-        if left is Left.IDLE and not self.watched():
-            await give_up(self.account_id, token, terminal_id, parts.owner)
-        if left is Left.LOST:
-            await asyncio.sleep(RETRY_S)
-        return left
-
-    async def _epoch(self, account: StoredAccount, token: int, terminal_id: str) -> int:
-        """The line's epoch: that of its last owner if it can be continued, else a new one.
-
-        Raises:
-            StreamOver: The line is of another login: only new sockets may see this one.
-        """
-        live, line = self._parts.live, self.channel.line
-        await live.unfollow(self.account_id, self._parts.instance_id)
-        try:
-            taken = await live.take_over(self.account_id, token, terminal_id)
-        except RedisFault as fault:
-            log.error("line_not_taken_over", account_id=self.account_id, error=fault.message)  # noqa: TRY400 - the traceback tells nothing more
-            taken = None
-        epoch = token
-        if taken is not None and not (taken.epoch == line.epoch and taken.seq < line.seq):
-            self.channel.catch_up(Caught(taken.epoch, taken.seq, taken.told, taken.frames))
-            epoch = taken.epoch
-        told = line.told.account
-        if told is not None and told.identity != account.credentials.identity:
-            await live.drop(self.account_id, token, terminal_id)
-            raise StreamOver(CloseCode.RESTART, "the account has another login now")
-        return epoch
-
-    # -- following --------------------------------------------------------------------------------
 
     async def _follow(self) -> bool:
         """Follow until the account may be ours (False), or nobody watches here (True)."""
@@ -401,8 +337,7 @@ class AccountStream:
         while True:
             await self._follower.look()
             if self._reread:
-                self._reread = False
-                await self._check()
+                await self._check_again()
             terminal_id = await self._owner_is_there()
             if terminal_id is not None and self._parts.ours(terminal_id):
                 return False
@@ -413,13 +348,22 @@ class AccountStream:
             elif loop.time() - watched_s > linger_s:
                 return True
 
+    async def _check_again(self) -> None:
+        """As ordered; a store that is away is asked again, and does not disturb the stream."""
+        self._reread = False
+        try:
+            await self._check()
+        except Unavailable as away:
+            self._reread = True
+            log.warning("account_not_reread", account_id=self.account_id, error=away.message)
+
     async def _owner_is_there(self) -> str | None:
         """Ask the account's owner to begin, or tell the sockets of its silence; its terminal."""
         terminal_id = await self._terminal()
         silent_s = self._follower.silent_s
         if silent_s > DEAF_AFTER_S:
             self.channel.deafen("the replica that streams this account does not answer")
-        elif self.channel.line.epoch:
+        elif self._follower.heard:
             self.channel.hear_again()
         if terminal_id and (silent_s > ASK_AFTER_S or not self.channel.line.epoch):
             lease = await self._parts.leases.holder(terminal_id)

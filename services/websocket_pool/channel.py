@@ -125,7 +125,7 @@ class Channel:
 
     def _stand(self, caught: Caught, told: View) -> None:
         line = self.line
-        if caught.epoch == line.epoch and told == line.told:
+        if (caught.epoch, caught.seq) == (line.epoch, line.seq) and told == line.told:
             return
         conflated = caught.epoch == line.epoch and caught.seq > line.seq
         ring = [numbered_of(frame, live=False) for frame in caught.frames]

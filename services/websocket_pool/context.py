@@ -38,7 +38,6 @@ from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard
 from mt5kit.vault import Vault
-from websocket_pool.account_stream import StreamParts
 from websocket_pool.admission import Admission
 from websocket_pool.board import BEAT_S, StreamBoard
 from websocket_pool.close_codes import CloseCode
@@ -53,6 +52,7 @@ from websocket_pool.resume import RENEW_S, ResumeTickets
 from websocket_pool.session import SessionRules
 from websocket_pool.settings import StreamSettings
 from websocket_pool.source import Watcher
+from websocket_pool.stream_parts import StreamParts
 from websocket_pool.subscriptions import SubscriptionBook
 from websocket_pool.terminals import LinkedTerminals, Terminals
 from websocket_pool.tokens import TokenVerifier
@@ -230,7 +230,13 @@ class StreamContext:
             idle_s=wiring.idle_s,
             move_after_s=wiring.move_after_s,
         )
-        hub = Hub(StreamParts(me, keeper, leases, terminals, owner, board.candidates, set()))
+
+        def candidates() -> list[str]:
+            # A Redis that has lost its data may not know yet that they are taken.
+            polled = hub.polled()
+            return [one for one in board.candidates() if one not in polled]
+
+        hub = Hub(StreamParts(me, keeper, leases, terminals, owner, candidates, set()))
         door = _door(wiring, hub, metrics, keys)
         context = cls(
             wiring=wiring,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from typing import Protocol
+from uuid import UUID
 
 import structlog
 
@@ -24,12 +25,14 @@ class StoredAccount:
         state: Where it stands.
         seal: The sealed password: other bytes for every connect, also with the same password,
             and the same ones whatever key it is wrapped under.
+        user_id: Whose account it is.
     """
 
     account_id: str
     credentials: Credentials
     state: AccountState
     seal: bytes = field(repr=False)
+    user_id: UUID | None = None
 
     @property
     def refused(self) -> bool:
@@ -91,7 +94,9 @@ class StoredCredentials:
             )
             raise
         credentials = Credentials(login.identity, password, login.seal)
-        return StoredAccount(account_id, credentials, stored.state, login.sealed.ciphertext)
+        return StoredAccount(
+            account_id, credentials, stored.state, login.sealed.ciphertext, stored.user_id
+        )
 
     async def refused(self, account: StoredAccount, refusal: LoginRefused) -> None:
         """See `CredentialSource.refused`."""

@@ -100,7 +100,7 @@ class Door:
 
     async def _watching(self, socket: Socket, knock: Knock, admitted: Admitted) -> int:
         since = parse_since(knock.since)
-        channel = await self.hub.channel(knock.account_id, since)
+        channel = await self.hub.channel(knock.account_id, admitted.grant.user_id, since)
         ticket = await self.resume.issue(admitted.grant)
         if channel.ending is not None:
             # It ended while we wrote the ticket, so nobody has told this socket why.

@@ -1,7 +1,7 @@
 """Who is at the door: by a ticket, or by a token of Supabase."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -55,7 +55,7 @@ class Knock:
 
     account_id: str
     origin: str | None = None
-    ticket: str | None = None
+    ticket: str | None = field(default=None, repr=False)
     since: str = ""
     address: str = ""
 

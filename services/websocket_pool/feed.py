@@ -10,7 +10,14 @@ import structlog
 from mt5kit.backoff import Backoff
 from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.brokers import Brokers
-from mt5kit.errors import LoginRefused, PollSuperseded, StaleToken, Unavailable, WrongAccount
+from mt5kit.errors import (
+    BrokerTimeout,
+    LoginRefused,
+    PollSuperseded,
+    StaleToken,
+    Unavailable,
+    WrongAccount,
+)
 from mt5kit.state.postgres import Standing
 from mt5kit.terminal.protocol import StreamTerminal
 from websocket_pool.close_codes import CloseCode
@@ -68,6 +75,10 @@ class Feed:
         terminal: Where they come from.
         token: The fencing token of our lease at this moment; raises TerminalUnavailable without.
         parts: What feeds share.
+
+    Attributes:
+        alike: Whether another terminal would do no better: its broker is silent, or logs in as
+            another account.
     """
 
     def __init__(
@@ -86,6 +97,7 @@ class Feed:
         self._backoff = parts.backoff()
         self._told = asyncio.Event()
         self._renewed = asyncio.Event()
+        self.alike = False
         self._log = log.bind(account_id=account.account_id, terminal_id=terminal.terminal_id)
 
     def reread(self) -> None:
@@ -106,6 +118,8 @@ class Feed:
             check_connected(account)
             if self._stream.identity not in {None, account.credentials.identity}:
                 raise StreamOver(CloseCode.RESTART, "the account has another login now")
+            if account.user_id != self._account.user_id:
+                raise StreamOver(CloseCode.ENDED, "the account is gone")
             before, self._account = self._account, account
             if (account.seal, account.refused) != (before.seal, before.refused):
                 self._renewed.set()
@@ -153,6 +167,7 @@ class Feed:
         except LoginRefused as refusal:
             await self._give_up(account, refusal)
         except _Misled:
+            self.alike = True
             self._log.error("stream_login_is_another_account")
             reason = "the terminal logs in as another account"
             self._stream.trouble(Status(AccountState.TERMINAL_UNAVAILABLE, reason))
@@ -161,6 +176,7 @@ class Feed:
             self._log.info("poll_superseded")
             await asyncio.sleep(self._backoff.next_s())
         except Unavailable as away:
+            self.alike = isinstance(away, BrokerTimeout)
             self._log.warning("stream_interrupted", error=away.message)
             self._stream.trouble(Status(AccountState.TERMINAL_UNAVAILABLE, away.message))
             await asyncio.sleep(self._backoff.next_s())

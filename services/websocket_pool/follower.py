@@ -27,6 +27,9 @@ class Follower:
         channel: Whose account.
         live: Where it is relayed.
         replica: This replica.
+
+    Attributes:
+        heard: Whether the account's owner has been heard since we began to listen to it.
     """
 
     def __init__(self, channel: Channel, live: LiveStore, replica: str) -> None:
@@ -37,6 +40,7 @@ class Follower:
         self._waiting: deque[Relayed] = deque(maxlen=MOST_WAITING)
         self._come = asyncio.Event()
         self._heard_s = self._loop.time()
+        self.heard = False
 
     @property
     def silent_s(self) -> float:
@@ -47,6 +51,7 @@ class Follower:
         """Count silence from now on; what was relayed before is known already."""
         self._waiting.clear()
         self._heard_s = self._loop.time()
+        self.heard = False
 
     def take(self, relayed: Relayed) -> None:
         """Something was relayed."""
@@ -72,6 +77,8 @@ class Follower:
             caught = Caught(followed.epoch, followed.seq, followed.told, followed.frames)
             self._channel.catch_up(caught)
             heard_s = self._loop.time() - followed.silent_ms / 1000
+            # What was written before is told for what it is worth, but its owner may be gone.
+            self.heard = self.heard or heard_s >= self._heard_s
             self._heard_s = max(self._heard_s, heard_s)
 
     async def hear(self, timeout_s: float = FOLLOW_S) -> None:
@@ -114,4 +121,5 @@ class Follower:
                 log.exception("relayed_message_not_understood")
                 return False
             self._heard_s = self._loop.time()
+            self.heard = True
         return True

@@ -7,12 +7,13 @@ from typing import Final
 import structlog
 
 from mt5kit.domain.accounts import AccountState
-from mt5kit.errors import ServiceOverloaded
+from mt5kit.errors import AccountNotFound, ServiceOverloaded
 from mt5kit.state.redis import Control, ControlChannel, Lease, StateUnavailable
-from websocket_pool.account_stream import AccountStream, StreamParts
+from websocket_pool.account_stream import AccountStream
 from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.source import Watcher
+from websocket_pool.stream_parts import StreamParts
 
 SCAN_S: Final = 1.0
 """Between two looks at the reservations of our terminals; a call for a stream comes at once."""
@@ -38,11 +39,18 @@ class Hub:
         """What is streamed here, polled or followed."""
         return [stream for stream in self._streams.values() if not stream.over]
 
-    async def channel(self, account_id: str, since: tuple[int, int] | None = None) -> Channel:
+    async def channel(
+        self, account_id: str, user_id: str, since: tuple[int, int] | None = None
+    ) -> Channel:
         """What a socket of an account watches; it has come at least as far as `since`.
 
+        Args:
+            account_id: The account.
+            user_id: Whose it was when the socket's right was given.
+            since: (epoch, seq) that its client was told.
+
         Raises:
-            AccountNotFound: There is no such account.
+            AccountNotFound: This user has no such account.
             StreamOver: Its owner has disconnected it.
             Unavailable: It cannot be streamed here now.
         """
@@ -51,6 +59,10 @@ class Hub:
                 break
             stream = self._stream(account_id)
             await stream.ready()
+            if not await stream.belongs_to(user_id):
+                if stream.over:
+                    continue
+                raise AccountNotFound("no such account")
             if since is not None:
                 await stream.reach(*since)
             if not stream.over:
@@ -60,6 +72,8 @@ class Hub:
     def gained(self, lease: Lease) -> None:
         """A terminal is ours now; whoever is reserved on it may be waiting."""
         self._parts.owner.metrics.lease_events.labels("gained").inc()
+        # It may have been lost before its leaving had begun.
+        self._parts.leaving.discard(lease.terminal_id)
         self._parts.terminals.gained(lease)
         for stream in self.streams:
             stream.poke()
@@ -112,7 +126,7 @@ class Hub:
         Raises:
             StateUnavailable: Redis is away.
         """
-        polled = {stream.owner.terminal_id for stream in self.streams if stream.owner}
+        polled = self.polled()
         waiting = [
             terminal_id
             for terminal_id in self._parts.keeper.held
@@ -125,6 +139,10 @@ class Hub:
                 stream.poke()
             elif await self._parts.live.followers(account_id):
                 self._wanted(account_id)
+
+    def polled(self) -> frozenset[str]:
+        """Terminals of ours on which an account is polled."""
+        return frozenset(stream.owner.terminal_id for stream in self.streams if stream.owner)
 
     def well(self, terminal_id: str) -> bool:
         """Whether a terminal of ours answers whoever polls it, as far as anybody does."""
@@ -176,9 +194,11 @@ class Hub:
         ]
 
     def _stands(self) -> None:
-        """What was relayed before went unheard."""
+        """What was relayed before went unheard, and Redis may have started anew."""
         for stream in self.streams:
             stream.poke()
+            if stream.owner is not None:
+                stream.owner.refresh()
         self._scan.set()
 
     def _obey(self, account_id: str, order: Control) -> None:

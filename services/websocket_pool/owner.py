@@ -1,6 +1,7 @@
 """Polling an account on a stream terminal that this replica leases."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -132,6 +133,7 @@ class Owner:
             parts.live, self._stream, tenure.token, self.terminal_id, parts.instance_id
         )
         self._feed = Feed(account, self._stream, tenure.terminal, tenure.current, parts.feed)
+        self._refresh = asyncio.Event()
         self._leaving: asyncio.Future[Left] = loop.create_future()
         self._log = log.bind(account_id=self.account_id, terminal_id=self.terminal_id)
 
@@ -140,9 +142,18 @@ class Owner:
         """How the poll does."""
         return self._stream.status
 
+    @property
+    def epoch(self) -> int:
+        """Of what it tells."""
+        return self._stream.epoch
+
     def reread(self) -> None:
         """Go on with what is stored now, or end."""
         self._feed.reread()
+
+    def refresh(self) -> None:
+        """Say again whose terminal it is: Redis may have lost its data."""
+        self._refresh.set()
 
     def leave(self, why: Left) -> None:
         """Have `run` return."""
@@ -207,7 +218,10 @@ class Owner:
                     return Left.MOVED
             except (StateUnavailable, RedisFault) as failure:
                 self._log.info("reservation_not_refreshed", error=failure.message)
-            await asyncio.sleep(REFRESH_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_S):
+                    await self._refresh.wait()
+            self._refresh.clear()
 
     async def _while_watched(self) -> Left:
         idle_s = self._parts.idle_s
@@ -223,7 +237,7 @@ class Owner:
     async def _watched_elsewhere(self) -> bool:
         try:
             return await self._parts.live.followers(self.account_id) > 0
-        except StateUnavailable:
+        except (StateUnavailable, RedisFault):
             # Somebody may; they cannot say so now.
             return True
 
@@ -236,6 +250,9 @@ class Owner:
             if self.status.state is not AccountState.TERMINAL_UNAVAILABLE:
                 since_s = loop.time()
                 self._parts.looked(self.account_id)
+            elif self._feed.alike:
+                # Elsewhere it would be the same, and one login more.
+                since_s = loop.time()
             elif loop.time() - since_s > after_s and await self._reserve_elsewhere():
                 return Left.MOVED
 
@@ -255,9 +272,17 @@ class Owner:
 
 
 async def give_up(account_id: str, token: int, terminal_id: str, parts: OwnerParts) -> None:
-    """Forget the line of a stream that has ended for everybody, and free its terminal."""
+    """Forget the line of a stream that has ended for everybody, and free its terminal.
+
+    Args:
+        account_id: Whose.
+        token: Under which it was polled; 0 if there was none yet, nor a line.
+        terminal_id: Where.
+        parts: What owners share.
+    """
     try:
-        await parts.live.drop(account_id, token, terminal_id)
+        if token:
+            await parts.live.drop(account_id, token, terminal_id)
         await parts.placement.free(account_id, terminal_id)
     except StaleToken:
         log.info("stream_taken_over", account_id=account_id)

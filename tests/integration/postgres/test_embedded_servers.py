@@ -203,6 +203,7 @@ def test_a_deep_data_directory_is_no_hindrance(data_dir: Path) -> None:
         assert len(str(postgres.socket_dir)) < 80
 
 
+@pytest.mark.long
 @KINDS
 def test_a_server_ends_when_its_run_is_killed(kind: type[Server], data_dir: Path) -> None:
     script = (

@@ -248,6 +248,7 @@ def test_processes_are_started_again_and_their_logs_read(at: Shell, ready: Ready
     assert "'Nowhere'" in at.fails("logs", "--server", "Nowhere")
 
 
+@pytest.mark.long
 def test_brokers_elsewhere(at: Shell, ready: Ready, shell: Shell, key_file: Path) -> None:
     there = ready.brokers[0]
     where = f"{there.server}={there.host}:{there.port}"

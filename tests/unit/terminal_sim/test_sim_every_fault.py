@@ -462,6 +462,7 @@ def test_a_fault_is_felt_and_then_the_simulator_serves_again(
     simulator.lines_of_faults = len(simulator.record)
 
 
+@pytest.mark.long
 def test_a_fault_ends_by_its_time_and_outlives_its_process(simulator: Simulator) -> None:
     begun = simulator.fault("ipc_error", code=-10000, functions=["version"], seconds=3)
     with simulator.client() as mt5:

@@ -195,6 +195,7 @@ def test_memory_grows_to_its_limit_and_comes_back(acts: Acts) -> None:
     assert acts.ids == [0]
 
 
+@pytest.mark.long
 def test_memory_comes_back_when_its_time_is_over(acts: Acts) -> None:
     before = resident_mb()
     Growing(MemoryGrowth(mb_per_s=1000, limit_mb=64, seconds=3), acts).start("growth", serving())

@@ -218,6 +218,7 @@ def test_every_process_sees_the_same_market(ready: Ready) -> None:
     assert [tick[1:3] for tick in seen[0]] == [(bid, ask) for _, bid, ask in here.tolist()]
 
 
+@pytest.mark.long
 def test_draining_is_shown() -> None:
     with running() as ready, httpx.Client(base_url=ready.control_url) as client:
         assert client.post("/drain").json() == {"success": True, "draining": True}
@@ -239,6 +240,7 @@ def test_asking_for_a_restart_skips_the_wait_after_many_crashes() -> None:
         assert terminal(control, 1)["restarts"] == 9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_terminals_end_with_their_supervisor_even_frozen(number: signal.Signals) -> None:
     with running("--terminals", "2") as ready, httpx.Client(base_url=ready.control_url) as control:
@@ -304,6 +306,7 @@ def test_a_terminal_with_all_the_faults_it_may_have_starts_again() -> None:
         until(lambda: all(each["applied"] for each in control.get("/faults").json()["active"]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [{}, {"times": None, "seconds": 5}], ids=["once", "again"])
 def test_a_running_freeze_is_listed_and_ends_with_a_restart(how: dict[str, Any]) -> None:
     with running() as ready, httpx.Client(base_url=ready.control_url, timeout=30) as control:

@@ -49,8 +49,9 @@ if fresh then seen = 0 end
 if known > epoch or seq < seen then return -1 end
 -- An account that was deleted does not come back with a call that was given up.
 if ended == token then return -1 end
--- A call that was given up may arrive after the next one.
-if fresh or seq > seen or as_of >= tonumber(stored[4]) then
+-- A call that was given up may arrive after the next one. What was written in an earlier life of
+-- Redis must be written again, also by an owner that has not looked yet.
+if fresh or seq > seen or as_of >= tonumber(stored[4]) or stored[5] ~= life() then
   redis.call('HSET', KEYS[1], 'token', ARGV[1], 'epoch', ARGV[2], 'seq', ARGV[3],
     'as_of', ARGV[4], 'terminal', ARGV[5], 'instance', ARGV[6], 'payload', ARGV[7],
     'told', ARGV[8], 'life', life())

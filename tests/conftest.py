@@ -21,6 +21,11 @@ from local_stack.embedded import EmbeddedPostgres, EmbeddedRedis, RoleDsns, appl
 T = TypeVar("T")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest file: at the end one worker would wait for it alone."""
+    items.sort(key=lambda item: item.path.name != "test_ws_chaos.py")
+
+
 def _run(work: Coroutine[Any, Any, T]) -> T:
     # In a thread of its own, so that tests may call it with or without a loop running.
     with ThreadPoolExecutor(1) as thread:

@@ -145,8 +145,10 @@ class AccountStream:
     def _has_reached(self, epoch: int, seq: int) -> bool:
         line, owner = self.channel.line, self.owner
         # Who polls knows: there is no more of this epoch, or a later one will begin.
-        polled = owner is not None and (
-            line.epoch == epoch or (not line.epoch and owner.epoch > epoch)
+        polled = (
+            owner is not None
+            and owner.telling
+            and (line.epoch == epoch or (not line.epoch and owner.epoch > epoch))
         )
         return polled or (line.epoch, line.seq) >= (epoch, seq)
 
@@ -198,8 +200,8 @@ class AccountStream:
             self._stopping.set_result((code, reason))
 
     async def closed(self) -> None:
-        """Until everything of it has ended."""
-        await asyncio.shield(self._task)
+        """Until everything of it has ended, however it has."""
+        await asyncio.wait((self._task,))
 
     async def _run(self) -> None:
         work = asyncio.create_task(self._serve())

@@ -147,6 +147,11 @@ class Owner:
         """Of what it tells."""
         return self._stream.epoch
 
+    @property
+    def telling(self) -> bool:
+        """Whether it may tell more. Once it may not, another may have gone on with its line."""
+        return not self._stream.ended
+
     def reread(self) -> None:
         """Go on with what is stored now, or end."""
         self._feed.reread()

@@ -153,6 +153,7 @@ def test_after_a_crash_the_other_replica_serves_everything(cluster: Cluster) -> 
     assert owners == {survivor.name}
 
 
+@pytest.mark.long
 async def test_both_replicas_together_admit_an_accounts_rate(cluster: Cluster) -> None:
     account = cluster.accounts[LIMITED]
     waits: dict[str, list[float]] = {name: [] for name in cluster.replicas}

@@ -164,6 +164,7 @@ def test_a_plain_client_streams_and_rest_answers_from_the_stream(first: Run) -> 
     assert ticket not in (first.data / "services.log").read_text()
 
 
+@pytest.mark.long
 def test_keys_are_rotated_beside_it(first: Run) -> None:
     def ring() -> dict[str, Any]:
         parsed: dict[str, Any] = json.loads((first.data / "key-ring.json").read_text())
@@ -225,6 +226,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     assert refused.stderr == ""
 
 
+@pytest.mark.long
 def test_a_database_that_dies_is_started_again(first: Run) -> None:
     for name in ("redis", "postgres"):
         pid = int((first.data / name / "server.pid").read_text().split()[0])

@@ -114,6 +114,7 @@ def owner_and_other(
     return cluster.ws_replicas[name], cluster.ws_replicas[other]
 
 
+@pytest.mark.long
 async def test_a_socket_on_any_replica_is_told_the_same_numbers(cluster: Cluster) -> None:
     ledger = Ledger()
     for account in cluster.accounts.values():
@@ -177,6 +178,7 @@ async def test_a_killed_owner_is_followed_by_a_new_epoch_on_the_same_socket(
     assert not ledger.wrong, "\n".join(ledger.wrong)
 
 
+@pytest.mark.long
 async def test_a_replica_that_joins_takes_its_share_and_no_socket_feels_it(
     cluster: Cluster,
 ) -> None:

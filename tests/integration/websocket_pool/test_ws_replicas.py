@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from tests.integration.websocket_pool.conftest import (
     Farm,
     Replica,
@@ -19,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity
+from mt5kit.state.redis import LiveStore
 from mt5kit.testing.fake_terminal import make_position, make_snapshot
 
 
@@ -200,6 +202,41 @@ async def test_nobody_is_taken_back_behind_what_he_was_told(farm: Farm, redis_ur
                 assert (await first_message(two, query))["data"]["resumed"] is False
 
 
+async def test_an_owner_that_said_its_last_word_takes_nobody_back(
+    farm: Farm, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has handed over and was stopped before it knew; its lease runs out meanwhile."""
+    me = farm.account("acc-1")
+    hand_over, woken = LiveStore.hand_over, asyncio.Event()
+
+    async def answered_late(store: LiveStore, *args: Any) -> bool:
+        handed = await hand_over(store, *args)
+        await woken.wait()
+        return handed
+
+    monkeypatch.setattr(LiveStore, "hand_over", answered_late)
+    async with running(farm, redis_url, "ws-1") as one:
+        await until(lambda: len(one.context.keeper.held) == 2)
+        await farm.placement.reserve("acc-1", ["S2"], 60)
+        async with one.watch("acc-1") as client:
+            at = (await receive_until(client, is_type("snapshot")))[-1]
+        async with running(farm, redis_url, "ws-2", own=frozenset({"S2"})) as two:
+            while "S2" not in two.context.keeper.held:
+                await farm.redis.delete(farm.keys.lease("S2"))
+                await asyncio.sleep(0.005)
+            async with two.watch("acc-1") as client:
+                assert (await receive_until(client, is_type("snapshot")))[-1]["epoch"] == at[
+                    "epoch"
+                ]
+                await show(farm, me, 1)
+                told = (await receive_until(client, is_type("position_update")))[-1]
+                assert (told["epoch"], told["seq"]) == (at["epoch"], 1)
+                since = f"ticket={await farm.ticket('acc-1')}&since={at['epoch']}:1"
+                assert (await first_message(one, since))["type"] == "error"
+            woken.set()
+
+
+@pytest.mark.long
 async def test_an_account_leaves_a_terminal_that_does_not_answer(
     farm: Farm, redis_url: str
 ) -> None:

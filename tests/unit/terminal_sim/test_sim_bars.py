@@ -69,6 +69,7 @@ def slow_bars(
     return bars
 
 
+@pytest.mark.long
 @BOUNDED
 @given(st.sampled_from(sorted(SHORT)), st.sampled_from(sorted(INSTRUMENTS)), RULES, INSTANTS)
 @example("TIMEFRAME_M1", "EURUSD", EET_US, AUTUMN_MS + 1_800_123)

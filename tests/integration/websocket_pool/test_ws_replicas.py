@@ -207,10 +207,11 @@ async def test_an_owner_that_said_its_last_word_takes_nobody_back(
 ) -> None:
     """It has handed over and was stopped before it knew; its lease runs out meanwhile."""
     me = farm.account("acc-1")
-    hand_over, woken = LiveStore.hand_over, asyncio.Event()
+    hand_over, said, woken = LiveStore.hand_over, asyncio.Event(), asyncio.Event()
 
     async def answered_late(store: LiveStore, *args: Any) -> bool:
         handed = await hand_over(store, *args)
+        said.set()
         await woken.wait()
         return handed
 
@@ -221,13 +222,13 @@ async def test_an_owner_that_said_its_last_word_takes_nobody_back(
         async with one.watch("acc-1") as client:
             at = (await receive_until(client, is_type("snapshot")))[-1]
         async with running(farm, redis_url, "ws-2", own=frozenset({"S2"})) as two:
+            await said.wait()
             while "S2" not in two.context.keeper.held:
                 await farm.redis.delete(farm.keys.lease("S2"))
                 await asyncio.sleep(0.005)
             async with two.watch("acc-1") as client:
-                assert (await receive_until(client, is_type("snapshot")))[-1]["epoch"] == at[
-                    "epoch"
-                ]
+                again = (await receive_until(client, is_type("snapshot")))[-1]
+                assert again["epoch"] == at["epoch"]
                 await show(farm, me, 1)
                 told = (await receive_until(client, is_type("position_update")))[-1]
                 assert (told["epoch"], told["seq"]) == (at["epoch"], 1)

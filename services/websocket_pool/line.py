@@ -77,9 +77,7 @@ class Line:
     @property
     def told(self) -> View:
         """What its clients know."""
-        for numbered in self._unfolded:
-            self._told = folded(self._told, numbered.message, numbered.look_ms)
-        self._unfolded.clear()
+        self._fold()
         return self._told
 
     @property
@@ -147,7 +145,7 @@ class Line:
         self._snapshots.clear()
         self._keep(numbered)
         if len(self._unfolded) > FOLD_AFTER:
-            self.told  # noqa: B018 - reads them, so that they need not be kept
+            self._fold()
 
     def snapshot(self, *, conflated: bool = False) -> Message | None:
         """The `snapshot` of the current seq, encoded once; None before the first look."""
@@ -172,6 +170,11 @@ class Line:
         if epoch != self.epoch or not self.oldest_seq - 1 <= after_seq <= self.seq:
             return None
         return [numbered.message for numbered in self._ring if numbered.seq > after_seq]
+
+    def _fold(self) -> None:
+        for numbered in self._unfolded:
+            self._told = folded(self._told, numbered.message, numbered.look_ms)
+        self._unfolded.clear()
 
     def _stand(self, told: View) -> None:
         self._told = told

@@ -32,7 +32,7 @@ FORGET_S: Final = 3600.0
 """Each time and replica 50,000 rows at most: more than an hour of reconnects makes."""
 
 MOST_ENDED: Final = 10_000
-"""Closed sockets to remember while Postgres is away: a few MB, and five full replicas' worth."""
+"""Closed sockets to remember while Postgres is away: as many as five full replicas have."""
 
 CLOSE_LIMIT_S: Final = 3.0
 """A replica that stops waits no longer; what it left open is ended by others within 15 s."""

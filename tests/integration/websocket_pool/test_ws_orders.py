@@ -1,7 +1,6 @@
 """What the store says of an account, and the orders that tell of its changes."""
 
 import asyncio
-import contextlib
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tests.integration.websocket_pool.conftest import (
     running,
     until,
 )
-from websockets.exceptions import ConnectionClosed
+from tests.integration.websocket_pool.pairs import closed_with, is_type, rest_of
 
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity, AccountState
@@ -28,27 +27,9 @@ from websocket_pool.resume import ResumeTicket
 OTHER = AccountIdentity(99, "Demo")
 
 
-def is_type(name: str) -> Any:
-    return lambda message: message["type"] == name
-
-
 def is_login_failed(message: dict[str, Any]) -> bool:
     data = message["data"]
     return "login_failed" in (data.get("state"), data.get("status", {}).get("state"))
-
-
-async def rest_of(client: Any) -> list[dict[str, Any]]:
-    """Every message until the connection is closed."""
-    taken = []
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            taken.append(await receive(client))
-    return taken
-
-
-async def closed_with(client: Any) -> int:
-    await rest_of(client)
-    return int(client.close_code)
 
 
 def sign_ins(farm: Farm) -> list[AccountIdentity]:

@@ -1,8 +1,6 @@
 """Several replicas and one account: whichever serves a socket, it is told the same line."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,17 +13,12 @@ from tests.integration.websocket_pool.conftest import (
     running,
     until,
 )
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
+from tests.integration.websocket_pool.pairs import held_by, is_type, pair, rest_of
 
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.state.redis import LiveStore
 from mt5kit.testing.fake_terminal import make_position, make_snapshot
-
-
-def is_type(name: str) -> Any:
-    return lambda message: message["type"] == name
 
 
 async def share(*replicas: Replica) -> None:
@@ -40,33 +33,9 @@ async def show(farm: Farm, me: AccountIdentity, *tickets: int) -> None:
     await terminal.show(make_snapshot(me, *map(make_position, tickets)))
 
 
-def held_by(replica: Replica) -> str:
-    [terminal_id] = replica.context.keeper.held
-    return terminal_id
-
-
-async def rest_of(client: ClientConnection) -> list[dict[str, Any]]:
-    """Every message until the connection is closed."""
-    taken = []
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            taken.append(await receive(client))
-    return taken
-
-
 async def first_message(replica: Replica, query: str) -> dict[str, Any]:
     async with replica.watch("acc-1", query) as client:
         return await receive(client)
-
-
-@contextlib.asynccontextmanager
-async def pair(farm: Farm, redis_url: str, **changes: Any) -> AsyncIterator[tuple[Replica, ...]]:
-    async with (
-        running(farm, redis_url, "ws-1", **changes) as one,
-        running(farm, redis_url, "ws-2", **changes) as two,
-    ):
-        await share(one, two)
-        yield one, two
 
 
 async def test_any_replica_serves_any_account_from_one_poll(farm: Farm, redis_url: str) -> None:

@@ -152,6 +152,8 @@ async def test_reading_what_has_not_changed_changes_nothing() -> None:
     [
         (stored(OTHER, seal=b"2"), CloseCode.RESTART),
         (replace(stored(), state=AccountState.DISCONNECTED), CloseCode.ENDED),
+        # Deleted, and connected anew by somebody else under the same id.
+        (replace(stored(), user_id=UUID(int=2)), CloseCode.ENDED),
     ],
 )
 async def test_an_account_that_is_another_or_over_ends_it(

@@ -144,13 +144,16 @@ class AccountStream:
 
     def _has_reached(self, epoch: int, seq: int) -> bool:
         line, owner = self.channel.line, self.owner
-        # Who polls knows: there is no more of this epoch, or a later one will begin.
-        polled = (
-            owner is not None
-            and owner.telling
-            and (line.epoch == epoch or (not line.epoch and owner.epoch > epoch))
-        )
-        return polled or (line.epoch, line.seq) >= (epoch, seq)
+        if owner is None or not owner.telling:
+            known = False
+        elif line.epoch == owner.epoch:
+            # Whoever numbers an epoch knows that there is no more of it.
+            known = line.epoch == epoch
+        else:
+            # It will open a later one. Until then we stand where its last owner was last heard,
+            # which may be behind what he told; where nobody was heard, nobody is taken back.
+            known = not line.epoch and owner.epoch > epoch
+        return known or (line.epoch, line.seq) >= (epoch, seq)
 
     async def belongs_to(self, user_id: str) -> bool:
         """Whether it is this user's; if it is not the one's any more whose it was, it ends.

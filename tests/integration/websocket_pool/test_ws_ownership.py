@@ -81,6 +81,40 @@ async def test_who_comes_back_while_the_account_signs_in_is_let_in(
             assert (await receive(client))["epoch"] > at["epoch"]
 
 
+async def test_a_new_owner_takes_nobody_back_before_its_first_look(
+    farm: Farm, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it stands where it last heard the old one, which told more before it died."""
+    me = farm.account("acc-1")
+    waits, signed_in = asyncio.Event(), asyncio.Event()
+    sign_in = FakeStreamTerminal.sign_in
+
+    async def slow(*args: Any, **more: Any) -> Any:
+        waits.set()
+        await signed_in.wait()
+        return await sign_in(*args, **more)
+
+    monkeypatch.setattr(FakeStreamTerminal, "sign_in", slow)
+    await farm.placement.reserve("acc-1", ["S1"], 60)
+    old = await farm.leases.acquire("S1", "old", 60_000)
+    assert old is not None
+    told = msgspec.json.encode(View(away(None)).looked(make_snapshot(me)))
+    state = LiveState(old.token, 0, 1000, "S1", "old", b"look", told)
+    await farm.live.publish("acc-1", old.token, state, ())
+    async with running(farm, redis_url, "ws-1") as one, one.watch("acc-1") as client:
+        assert (await receive_until(client, is_type("snapshot")))[-1]["epoch"] == old.token
+        await farm.leases.release(old)
+        async with asyncio.timeout(10):
+            await waits.wait()
+        query = f"ticket={await farm.ticket('acc-1')}&since={old.token}:6"
+        async with one.watch("acc-1", query) as back:
+            assert (await receive(back))["type"] == "error"
+        signed_in.set()
+        # The same ticket opens when there is something newer to tell.
+        async with one.watch("acc-1", query) as back:
+            assert (await receive(back))["epoch"] > old.token
+
+
 async def test_an_account_that_logs_in_as_another_stays_on_its_terminal(
     farm: Farm, redis_url: str
 ) -> None:

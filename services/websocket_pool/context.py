@@ -60,6 +60,9 @@ from websocket_pool.user_sockets import UserSockets
 
 log = structlog.get_logger(__name__)
 
+SETTLE_S = 2.0
+"""An owner writes every half second, and comes again after half a second if it could not."""
+
 PARTING_S = 1.0
 """The sockets of a replica that stops are closed over so long, and each is told to come back
 after a moment of its own, so that they do not all come at once."""
@@ -100,6 +103,7 @@ class Wiring:
         idle_s: Seconds a stream goes on without watchers.
         move_after_s: Seconds after which an account leaves a terminal that does not answer.
         drain_s: Seconds new sockets are served while the replica stops.
+        settle_s: See `StreamParts`.
     """
 
     redis: Redis
@@ -117,6 +121,7 @@ class Wiring:
     idle_s: float = IDLE_S
     move_after_s: float = MOVE_AFTER_S
     drain_s: float = 0.0
+    settle_s: float = SETTLE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,10 @@ class StreamContext:
             polled = hub.polled()
             return [one for one in board.candidates() if one not in polled]
 
-        hub = Hub(StreamParts(me, keeper, leases, terminals, owner, candidates, set()))
+        parts = StreamParts(
+            me, keeper, leases, terminals, owner, candidates, set(), wiring.settle_s
+        )
+        hub = Hub(parts)
         door = _door(wiring, hub, metrics, keys)
         context = cls(
             wiring=wiring,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from mt5kit.errors import AccountNotFound, TerminalMoved
-from mt5kit.state.redis import RedisFault
+from mt5kit.state.redis import Claim, RedisFault
 from websocket_pool.channel import Caught, Channel
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.credentials import StoredAccount
@@ -127,11 +127,11 @@ class Polling:
         live, line = self._parts.live, self._channel.line
         await live.unfollow(self._account_id, self._parts.instance_id)
         try:
-            taken = await live.take_over(self._account_id, token, terminal_id)
+            claim = await live.take_over(self._account_id, token, terminal_id)
         except RedisFault as fault:
             log.error("line_not_taken_over", account_id=self._account_id, error=fault.message)  # noqa: TRY400 - the traceback tells nothing more
-            taken = None
-        epoch = token
+            claim = Claim(None, 0)
+        taken, epoch = claim.taken, token
         if taken is not None and not (taken.epoch == line.epoch and taken.seq < line.seq):
             self._channel.catch_up(Caught(taken.epoch, taken.seq, taken.told, taken.frames))
             if (line.epoch, line.seq) == (taken.epoch, taken.seq):
@@ -140,7 +140,19 @@ class Polling:
         if told is not None and told.identity != account.credentials.identity:
             await live.drop(self._account_id, token, terminal_id)
             raise StreamOver(CloseCode.RESTART, "the account has another login now")
+        if epoch == token:
+            await self._settle(claim.remembers_ms)
         return epoch
+
+    async def _settle(self, remembers_ms: int) -> None:
+        """Let an owner that Redis has forgotten find out that we are it.
+
+        Another terminal may have been reserved since, and that one does not refuse its token.
+        """
+        left_s = self._parts.settle_s - remembers_ms / 1000
+        if left_s > 0:
+            log.info("owners_settle", account_id=self._account_id, left_s=round(left_s, 3))
+            await asyncio.sleep(left_s)
 
     async def _give_up(self, terminal_id: str, token: int) -> None:
         await give_up(self._account_id, token, terminal_id, self._parts.owner)

@@ -20,6 +20,8 @@ class StreamParts:
         owner: What owners share.
         candidates: Terminals that may be given to an account, the best first.
         leaving: Terminals that are being given to another replica.
+        settle_s: After Redis has forgotten something, nobody begins to poll before this is over
+            but whoever was handed a line: owners that it has forgotten have found out by then.
     """
 
     instance_id: str
@@ -29,6 +31,7 @@ class StreamParts:
     owner: OwnerParts
     candidates: Callable[[], Sequence[str]]
     leaving: set[str]
+    settle_s: float
 
     @property
     def live(self) -> LiveStore:

@@ -25,6 +25,13 @@ class Keys(msgspec.Struct, frozen=True):
         """Sorted set replica → last heartbeat in ms; TTL of a lease; written by every keeper."""
         return f"{self.prefix}:replicas:{role}"
 
+    def memory(self) -> str:
+        """String "<run id> <ms>": since when Redis has forgotten nothing; no TTL; by every keeper.
+
+        Another run id than its own, or no string, and it has forgotten something just now.
+        """
+        return f"{self.prefix}:memory"
+
     def releases(self, role: Role) -> str:
         """Channel, not a key: owners that gave a terminal back; sent with the release."""
         return f"{self.prefix}:releases:{role}"

@@ -213,7 +213,7 @@ async def test_a_full_redis_takes_all_but_news(stores: Stores, redis: Redis) -> 
         assert found == Followed(token, 1, 9, "ws-1", b"told 1", frames(1, 1))
         assert await stores.live.followers("1") == 1
         assert await stores.live.hand_over("1", token, token, 1, "T1")
-        assert await stores.live.take_over("1", token, "T1")
+        assert (await stores.live.take_over("1", token, "T1")).taken
         await stores.live.unfollow("1", "ws-2")
         await stores.live.drop("1", token, "T1")
     finally:

@@ -40,7 +40,7 @@ class Owner:
         self.terminal, self.pending, self.told = terminal, [], b""
 
         async def take() -> Taken | None:
-            return await self.live.take_over("1", token, terminal)
+            return (await self.live.take_over("1", token, terminal)).taken
 
         taken: Taken | None = await self.world.attempt(take)
         if taken is None:

@@ -261,6 +261,8 @@ async def running(
         "origins": frozenset({ORIGIN}),
         "lease_interval_s": 0.02,
         "terminals": FakeTerminals(farm.terminals),
+        # Every test begins with an empty Redis.
+        "settle_s": 0.0,
     }
     wiring = Wiring(
         redis=open_redis(redis_url),

@@ -36,6 +36,12 @@ async def pair(farm: Farm, redis_url: str, **changes: Any) -> AsyncIterator[tupl
         yield one, two
 
 
+async def first_message(replica: Replica, query: str) -> dict[str, Any]:
+    """What a socket of the account `acc-1` is told first."""
+    async with replica.watch("acc-1", query) as client:
+        return await receive(client)
+
+
 async def rest_of(client: ClientConnection) -> list[dict[str, Any]]:
     """Every message until the connection is closed."""
     taken = []

@@ -14,10 +14,19 @@ from tests.integration.websocket_pool.conftest import (
     running,
     until,
 )
-from tests.integration.websocket_pool.pairs import held_by, holds_all, hurried, is_type, pair
+from tests.integration.websocket_pool.pairs import (
+    first_message,
+    held_by,
+    holds_all,
+    hurried,
+    is_type,
+    pair,
+)
 
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity, AccountState
+from mt5kit.domain.instants import now_ms
+from mt5kit.errors import StaleToken
 from mt5kit.state.redis import Lease, LeaseStore, LiveState, LiveStore, StateUnavailable
 from mt5kit.testing.fake_terminal import FakeStreamTerminal, make_position, make_snapshot
 from websocket_pool.account_stream import DEAF_AFTER_S
@@ -115,6 +124,34 @@ async def test_a_new_owner_takes_nobody_back_before_its_first_look(
             assert (await receive(back))["epoch"] > old.token
 
 
+async def test_after_redis_has_forgotten_nobody_polls_before_others_know(
+    farm: Farm, redis_url: str
+) -> None:
+    """What was forgotten may be that another terminal's owner still polls the account."""
+    me = farm.account("acc-1")
+    old = await farm.leases.acquire("S1", "old", 60_000)
+    assert old is not None
+    state = LiveState(old.token, 0, 1000, "S1", "old", b"look", b"told")
+    async with running(farm, redis_url, "ws-1", settle_s=3600) as one:
+        await until(lambda: "S2" in one.context.keeper.held)
+        await farm.redis.flushall()
+        await farm.placement.reserve("acc-1", ["S2"], 60)
+        ticket = await farm.ticket("acc-1")
+        watching = asyncio.create_task(first_message(one, f"ticket={ticket}"))
+        await eventually(lambda: farm.redis.hget(farm.keys.live("acc-1"), "token"), bool)
+        with pytest.raises(StaleToken):
+            await farm.live.publish("acc-1", old.token, state, ())
+        assert not farm.terminals["S2"].sign_ins
+        watching.cancel()
+    async with running(farm, redis_url, "ws-2", settle_s=3600) as two:
+        await until(lambda: "S2" in two.context.keeper.held)
+        run_id = (await farm.redis.info("server"))["run_id"]
+        await farm.redis.set(farm.keys.memory(), f"{run_id} {now_ms() - 3_600_000}")
+        async with two.watch("acc-1") as client:
+            await receive_until(client, is_type("snapshot"))
+        assert farm.terminals["S2"].sign_ins == [me]
+
+
 async def test_an_account_that_logs_in_as_another_stays_on_its_terminal(
     farm: Farm, redis_url: str
 ) -> None:
@@ -195,7 +232,7 @@ async def test_an_owner_without_a_look_is_heard_after_a_restart_of_redis(farm: F
     await farm.leases.release(first)
     second = await farm.leases.acquire("S1", "ws-2")
     assert second is not None
-    assert await live.take_over("acc-1", second.token, "S1")
+    assert (await live.take_over("acc-1", second.token, "S1")).taken
     # As an append-only file brings it back.
     await farm.redis.hset(farm.keys.live("acc-1"), "life", "another")
     assert await live.follow("acc-1", "ws-3", 0, 0) is None

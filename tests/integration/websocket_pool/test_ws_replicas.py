@@ -13,7 +13,7 @@ from tests.integration.websocket_pool.conftest import (
     running,
     until,
 )
-from tests.integration.websocket_pool.pairs import held_by, is_type, pair, rest_of
+from tests.integration.websocket_pool.pairs import first_message, held_by, is_type, pair, rest_of
 
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity
@@ -31,11 +31,6 @@ async def share(*replicas: Replica) -> None:
 async def show(farm: Farm, me: AccountIdentity, *tickets: int) -> None:
     terminal = await farm.terminal_of("acc-1")
     await terminal.show(make_snapshot(me, *map(make_position, tickets)))
-
-
-async def first_message(replica: Replica, query: str) -> dict[str, Any]:
-    async with replica.watch("acc-1", query) as client:
-        return await receive(client)
 
 
 async def test_any_replica_serves_any_account_from_one_poll(farm: Farm, redis_url: str) -> None:

@@ -15,7 +15,7 @@ from mt5kit.state.redis.history_cache import CachedPage, HistoryCache
 from mt5kit.state.redis.keeper_plan import KeeperPlan
 from mt5kit.state.redis.lease_keeper import LeaseKeeper
 from mt5kit.state.redis.leases import LEASE_TTL_MS, Lease, LeaseStore
-from mt5kit.state.redis.live import INTEREST_MS, Followed, LiveState, LiveStore, Taken
+from mt5kit.state.redis.live import INTEREST_MS, Claim, Followed, LiveState, LiveStore, Taken
 from mt5kit.state.redis.login_budget import LoginBudgetStore
 from mt5kit.state.redis.placement import PlacementStore
 from mt5kit.state.redis.probe import RedisProbe
@@ -33,6 +33,7 @@ __all__ = [
     "BoardStore",
     "CachedPage",
     "CachedSnapshot",
+    "Claim",
     "Control",
     "ControlChannel",
     "DemandStore",

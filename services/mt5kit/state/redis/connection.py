@@ -108,6 +108,25 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 """
 """Beginning of a script: `now` is UTC epoch ms of the one clock that all replicas share."""
 
+LIFE = """
+local function life() return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') end
+"""
+"""A Redis that started again may have come back with an older file; this tells its lives apart."""
+
+MEMORY = (
+    NOW_MS
+    + LIFE
+    + """
+local function remembers_ms(key)
+  local of, since = string.match(redis.call('GET', key) or '', '^(%w+) (%d+)$')
+  if of == life() then return now - since end
+  redis.call('SET', key, life() .. ' ' .. string.format('%.0f', now))
+  return 0
+end
+"""
+)
+"""For how long Redis has forgotten nothing: neither started again nor been emptied."""
+
 
 class Lua:
     """A script and the digest Redis knows it by."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import msgspec
 
 from mt5kit.state.keys import Role
-from mt5kit.state.redis.connection import Lua, RedisStore
+from mt5kit.state.redis.connection import MEMORY, Lua, RedisStore
 from mt5kit.state.redis.subscription import ignore_standing, subscribed
 
 LEASE_TTL_MS = 10_000
@@ -63,15 +63,18 @@ end
 return holders
 """)
 
-_ANNOUNCE = Lua("""
--- KEYS replicas; ARGV replica, window ms
-local now = redis.call('TIME')
-local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-redis.call('ZADD', KEYS[1], ms, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms - ARGV[2])
+_ANNOUNCE = Lua(
+    "-- KEYS replicas, memory; ARGV replica, window ms"
+    + MEMORY
+    + """
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+-- Said so often, it is known to the second since when nothing has been forgotten.
+remembers_ms(KEYS[2])
 return redis.call('ZRANGE', KEYS[1], 0, -1)
-""")
+"""
+)
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -156,7 +159,8 @@ class LeaseStore(RedisStore):
 
     async def announce(self, role: Role, replica: str, window_ms: int) -> tuple[str, ...]:
         """Say that a replica lives; every replica heard of within the window, sorted."""
-        members = await self._run(_ANNOUNCE, (self._keys.replicas(role),), replica, window_ms)
+        keys = (self._keys.replicas(role), self._keys.memory())
+        members = await self._run(_ANNOUNCE, keys, replica, window_ms)
         return tuple(sorted(member.decode() for member in members))
 
     async def withdraw(self, role: Role, replica: str) -> None:

@@ -67,6 +67,18 @@ class Taken(msgspec.Struct, frozen=True):
     frames: tuple[Frame, ...]
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """What a new owner finds.
+
+    `taken` is the line to go on with, None where a new epoch has to be opened. `remembers_ms` is
+    for how long Redis has forgotten nothing: if only since a moment, somebody else may poll the
+    account on another terminal, and find out at its next write that it is not the owner.
+    """
+
+    taken: Taken | None
+    remembers_ms: int
+
+
 class LiveStore(RedisStore):
     """Live states. Every method raises `StateUnavailable` while Redis is away.
 
@@ -172,22 +184,26 @@ class LiveStore(RedisStore):
         _refuse_stale(answer)
         return bool(answer)
 
-    async def take_over(self, account_id: str, token: int, terminal_id: str) -> Taken | None:
-        """Go on with a line that was handed over in this life of Redis, once.
+    async def take_over(self, account_id: str, token: int, terminal_id: str) -> Claim:
+        """Claim an account: all that earlier owners write is refused from here on.
 
-        None if there is none, or if an earlier call took it and its answer was lost: then open a
-        new epoch. A Redis that started again may have forgotten the last numbers.
+        A line that was handed over in this life of Redis can be gone on with, once. If there is
+        none, or an earlier call took it and its answer was lost, open a new epoch. A Redis that
+        started again may have forgotten the last numbers.
 
         Raises:
             StaleToken: A newer owner has been there.
         """
-        keys = self._guarded(account_id, terminal_id)[:3]
+        keys = (*self._guarded(account_id, terminal_id)[:3], self._keys.memory())
         answer = await self._run(scripts.TAKE_OVER, keys, token, LIVE_TTL_MS)
         if isinstance(answer, int):
             _refuse_stale(answer)
-            return None
-        epoch, seq, told, entries = answer
-        return Taken(int(epoch), int(seq), told, _unbroken(entries, int(seq)))
+        remembers_ms, *line = answer
+        if not line:
+            return Claim(None, remembers_ms)
+        epoch, seq, told, entries = line
+        taken = Taken(int(epoch), int(seq), told, _unbroken(entries, int(seq)))
+        return Claim(taken, remembers_ms)
 
     async def follow(
         self, account_id: str, replica: str, epoch: int, after_seq: int

@@ -4,7 +4,7 @@ A full Redis refuses what may need memory only as a script's first write. So pub
 such a write, and renewing with one that needs none.
 """
 
-from mt5kit.state.redis.connection import NOW_MS, Lua
+from mt5kit.state.redis.connection import LIFE, MEMORY, NOW_MS, Lua
 
 # A stale owner is one whose terminal, or whose account's stream, has seen a higher token. What is
 # left of a stream that has ended is the token that ended it.
@@ -14,11 +14,6 @@ local stored = redis.call('HMGET', KEYS[1],
   'token', 'epoch', 'seq', 'as_of', 'life', 'handed', 'ended')
 local token, ended = tonumber(ARGV[1]), tonumber(stored[7] or '0')
 if fence > token or tonumber(stored[1] or '0') > token or ended > token then return -1 end
-"""
-
-# A Redis that started again may have come back with an older file; this tells its lives apart.
-_LIFE = """
-local function life() return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') end
 """
 
 _RELAY = (
@@ -38,7 +33,7 @@ PUBLISH = Lua(
     "payload, told, TTL ms, oldest seq, interest ms, channels, account, then seq, head, text of "
     "each frame"
     + _GUARD
-    + _LIFE
+    + LIFE
     + _RELAY
     + """
 local epoch, seq, as_of = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -80,7 +75,7 @@ return 1
 TOUCH = Lua(
     "-- KEYS live, fence; ARGV token, as_of, TTL ms"
     + _GUARD
-    + _LIFE
+    + LIFE
     + """
 if stored[1] ~= ARGV[1] or stored[5] ~= life() then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
@@ -106,7 +101,7 @@ return 1
 HAND_OVER = Lua(
     "-- KEYS live, fence; ARGV token, epoch, seq, TTL ms"
     + _GUARD
-    + _LIFE
+    + LIFE
     + """
 if stored[1] ~= ARGV[1] or stored[2] ~= ARGV[2] or stored[3] ~= ARGV[3] then return 0 end
 -- A call repeated after a restart may find a state from before the next owner.
@@ -119,23 +114,25 @@ return 1
 )
 
 TAKE_OVER = Lua(
-    "-- KEYS live, fence, replay; ARGV token, TTL ms"
+    "-- KEYS live, fence, replay, memory; ARGV token, TTL ms"
     + _GUARD
-    + _LIFE
+    + MEMORY
     + """
-if not stored[6] or stored[6] ~= life() then return 0 end
+-- From here on every earlier owner is refused, on whichever terminal it polls.
 redis.call('HDEL', KEYS[1], 'handed')
 redis.call('HSET', KEYS[1], 'token', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local remembers = remembers_ms(KEYS[4])
+if not stored[6] or stored[6] ~= life() then return {remembers} end
 local frames = redis.call('XRANGE', KEYS[3], stored[2] .. '-0', stored[2] .. '-' .. stored[3])
-return {stored[2], stored[3], redis.call('HGET', KEYS[1], 'told'), frames}
+return {remembers, stored[2], stored[3], redis.call('HGET', KEYS[1], 'told'), frames}
 """
 )
 
 FOLLOW = Lua(
     "-- KEYS live, replay, watching; ARGV replica, interest ms, epoch, after seq"
     + NOW_MS
-    + _LIFE
+    + LIFE
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[2])
 redis.call('ZADD', KEYS[3], now, ARGV[1])

@@ -9,7 +9,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from api_pool.app import create_app
 from api_pool.context import ProcessContext
 from api_pool.settings import ApiSettings
-from mt5kit.service.server import DrainingServer
+from mt5kit.service.server import KEEP_ALIVE_S, DrainingServer
 from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 
@@ -28,6 +28,7 @@ async def serve(settings: ApiSettings) -> None:
         http=ShapedHttpProtocol,
         access_log=False,
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
     await DrainingServer(config, context.drain).serve()

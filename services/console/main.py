@@ -7,6 +7,7 @@ import uvicorn
 
 from console.app import create_app
 from console.settings import ConsoleSettings
+from mt5kit.service.server import KEEP_ALIVE_S
 from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 
@@ -23,6 +24,7 @@ async def serve() -> None:
         http=ShapedHttpProtocol,
         access_log=False,
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     await uvicorn.Server(config).serve()
 

@@ -35,6 +35,7 @@ from local_stack.dispatcher import Dispatcher
 from local_stack.embedded import EmbeddedPostgres, EmbeddedRedis, RoleDsns, apply_schema
 from local_stack.embedded_process import EmbeddedServer, EmbeddedServerError
 from local_stack.simulator import PlacedTerminal, Simulator
+from mt5kit.service.server import KEEP_ALIVE_S
 from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.vault import KeyRing
 from websocket_pool.settings import StreamSettings
@@ -272,6 +273,7 @@ async def _served(dispatcher: Dispatcher, listener: socket.socket) -> AsyncItera
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=3,
     )
     server = _Server(config)

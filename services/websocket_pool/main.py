@@ -6,7 +6,7 @@ import sys
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
-from mt5kit.service.server import DrainingServer
+from mt5kit.service.server import KEEP_ALIVE_S, DrainingServer
 from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 from websocket_pool.app import create_app
@@ -35,6 +35,7 @@ async def serve(settings: StreamSettings) -> None:
         access_log=False,
         log_config=None,
         log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
     bound = listener(settings.host, settings.port)

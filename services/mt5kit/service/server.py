@@ -4,11 +4,16 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import structlog
 import uvicorn
 
 log = structlog.get_logger(__name__)
+
+KEEP_ALIVE_S: Final = 75
+"""An idle connection must be closed by whoever sends, or a request is lost on its way: nginx keeps
+one for 60 s, httpx for 5 s, and so does uvicorn by itself."""
 
 
 class DrainingServer(uvicorn.Server):

@@ -28,6 +28,8 @@ from terminal_sim.terminal.process import Settings
 
 _LOG = logging.getLogger("terminal_sim.supervisor")
 _BACKLOG = 128
+# A client must be the one who closes an idle connection; those in Python keep one for 5 s.
+_KEEP_ALIVE_S = 75
 
 
 class _Server(uvicorn.Server):
@@ -90,6 +92,7 @@ async def _supervise(
         log_config=None,
         access_log=False,
         lifespan="off",
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)

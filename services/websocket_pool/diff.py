@@ -1,7 +1,9 @@
 """What has changed between two states of an account. Pure."""
 
-from collections.abc import Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import Generic, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -99,20 +101,26 @@ def status_of(snapshot: Snapshot) -> Status:
     return Status(AccountState.BROKER_DISCONNECTED, "the terminal has lost its broker")
 
 
-def diff_rows(before: Sequence[T], after: Sequence[T], terms: Sequence[str]) -> Rows[T]:
+def diff_rows(before: Sequence[T], after: Sequence[T], terms: tuple[str, ...]) -> Rows[T]:
     """Which rows came, went, or differ in their terms, by ticket; removed ones as last seen."""
     old = {row.ticket: row for row in before}
-    new = {row.ticket: row for row in after}
-    return Rows(
-        tuple(row for row in after if row.ticket not in old),
-        tuple(row for row in before if row.ticket not in new),
-        tuple(
-            row
-            for row in after
-            if (was := old.get(row.ticket)) is not None
-            and any(getattr(row, term) != getattr(was, term) for term in terms)
-        ),
-    )
+    new = {row.ticket for row in after}
+    terms_of = _terms_of(terms)
+    added: list[T] = []
+    modified: list[T] = []
+    for row in after:
+        was = old.get(row.ticket)
+        if was is None:
+            added.append(row)
+        elif terms_of(row) != terms_of(was):
+            modified.append(row)
+    removed = tuple(row for row in before if row.ticket not in new) if old.keys() != new else ()
+    return Rows(tuple(added), removed, tuple(modified))
+
+
+@lru_cache(maxsize=8)
+def _terms_of(terms: tuple[str, ...]) -> Callable[[_Ticketed], object]:
+    return attrgetter(*terms)
 
 
 def diff_account(before: AccountInfo, after: AccountInfo) -> dict[str, object]:
@@ -124,45 +132,72 @@ def diff_account(before: AccountInfo, after: AccountInfo) -> dict[str, object]:
     }
 
 
-def dirty(told: View, newest: View) -> dict[Kind, bool]:
-    """The kinds that differ, and of each whether the change is structural.
+_NO_POSITIONS: Rows[Position] = Rows((), (), ())
+_NO_ORDERS: Rows[Order] = Rows((), (), ())
 
-    Structural is what a person decided (or the broker): rows that came, went or were modified,
-    and the status. The rest moves with the market.
+
+class Changes(msgspec.Struct, frozen=True):
+    """What differs between two views, found once for all who ask: take them by `between`.
+
+    Args:
+        told: What clients know.
+        newest: The newest look.
+        positions: What became of the positions; None if no field of them differs.
+        orders: Likewise.
+        dirty: The kinds that differ, and of each whether the change is structural: what a person
+            decided (or the broker), which is rows that came, went or were modified, and the
+            status. The rest moves with the market.
     """
-    found: dict[Kind, bool] = {}
-    if told.status != newest.status:
-        found[Kind.STATUS] = True
-    if told.positions != newest.positions:
-        rows = diff_rows(told.positions, newest.positions, POSITION_TERMS)
-        found[Kind.POSITIONS] = bool(rows)
-    if told.orders != newest.orders:
-        found[Kind.ORDERS] = bool(diff_rows(told.orders, newest.orders, ORDER_TERMS))
-    if told.account != newest.account:
-        found[Kind.ACCOUNT] = False
-    return found
 
+    told: View
+    newest: View
+    positions: Rows[Position] | None
+    orders: Rows[Order] | None
+    dirty: Mapping[Kind, bool]
 
-def message_data(kind: Kind, told: View, newest: View) -> dict[str, object]:
-    """The `data` of the message that brings one kind from `told` to `newest`."""
-    if kind is Kind.STATUS:
-        return {"state": newest.status.state, "reason": newest.status.reason}
-    if kind is Kind.POSITIONS:
-        changes = diff_rows(told.positions, newest.positions, POSITION_TERMS)
-        return {
-            "positions": newest.positions,
-            "opened": changes.added,
-            "closed": changes.removed,
-            "modified": changes.modified,
-        }
-    if kind is Kind.ORDERS:
-        moves = diff_rows(told.orders, newest.orders, ORDER_TERMS)
-        return {
-            "orders": newest.orders,
-            "placed": moves.added,
-            "removed": moves.removed,
-            "modified": moves.modified,
-        }
-    if told.account is None or newest.account is None:
-        raise ValueError("an account has no changes before its first look")
-    return {"account": diff_account(told.account, newest.account)}
+    @classmethod
+    def between(cls, told: View, newest: View) -> Self:
+        """What differs between what was told and the newest look."""
+        found: dict[Kind, bool] = {}
+        positions: Rows[Position] | None = None
+        orders: Rows[Order] | None = None
+        if told.status != newest.status:
+            found[Kind.STATUS] = True
+        if told.positions != newest.positions:
+            positions = diff_rows(told.positions, newest.positions, POSITION_TERMS)
+            found[Kind.POSITIONS] = bool(positions)
+        if told.orders != newest.orders:
+            orders = diff_rows(told.orders, newest.orders, ORDER_TERMS)
+            found[Kind.ORDERS] = bool(orders)
+        if told.account != newest.account:
+            found[Kind.ACCOUNT] = False
+        return cls(told, newest, positions, orders, found)
+
+    def data(self, kind: Kind) -> dict[str, object]:
+        """The `data` of the message that brings one kind from `told` to `newest`.
+
+        Raises:
+            ValueError: It is of an account that has not been seen.
+        """
+        newest = self.newest
+        if kind is Kind.STATUS:
+            return {"state": newest.status.state, "reason": newest.status.reason}
+        if kind is Kind.POSITIONS:
+            rows = self.positions or _NO_POSITIONS
+            return {
+                "positions": newest.positions,
+                "opened": rows.added,
+                "closed": rows.removed,
+                "modified": rows.modified,
+            }
+        if kind is Kind.ORDERS:
+            moves = self.orders or _NO_ORDERS
+            return {
+                "orders": newest.orders,
+                "placed": moves.added,
+                "removed": moves.removed,
+                "modified": moves.modified,
+            }
+        if self.told.account is None or newest.account is None:
+            raise ValueError("an account has no changes before its first look")
+        return {"account": diff_account(self.told.account, newest.account)}

@@ -7,7 +7,7 @@ import msgspec
 
 from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.instants import now_ms
-from websocket_pool.diff import Status, View, message_data
+from websocket_pool.diff import Changes, Status, View
 from websocket_pool.folding import folded
 from websocket_pool.messages import Kind, Message, Place, encode
 
@@ -111,15 +111,15 @@ class Line:
         for numbered in ring:
             self._keep(numbered)
 
-    def advance(self, kind: Kind, newest: View, changed_ms: int) -> Numbered:
+    def advance(self, kind: Kind, changes: Changes, changed_ms: int) -> Numbered:
         """The next message: it brings one kind to the newest look.
 
         Args:
             kind: What it tells.
-            newest: The newest look.
+            changes: Between what clients know of that kind and the newest look.
             changed_ms: When the terminal first showed the change, UTC epoch milliseconds.
         """
-        data = message_data(kind, self.told, newest)
+        data, newest = changes.data(kind), changes.newest
         self.seq += 1
         now = self._clock()
         ts_ms = now if kind is Kind.STATUS else newest.seen_ms
@@ -128,7 +128,7 @@ class Line:
         seen_ms = changed_ms if decided else None
         message = encode(kind.value, self.place, ts_ms, data, changed_ms=seen_ms)
         numbered = Numbered(self.seq, now, newest.seen_ms, message)
-        self._stand(self._told.with_kind(kind, newest))
+        self._stand(self.told.with_kind(kind, newest))
         self._keep(numbered)
         return numbered
 

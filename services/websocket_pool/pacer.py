@@ -32,7 +32,7 @@ class Pacer:
         self._dirty: Mapping[Kind, bool] = {}
 
     def note(self, now_s: float, dirty: Mapping[Kind, bool]) -> None:
-        """Learn which kinds have something to tell; call it after every look and message.
+        """Learn which kinds have something to tell; call it after every look.
 
         Args:
             now_s: The clock.
@@ -55,7 +55,8 @@ class Pacer:
         """The kind to send now, None if it is too early or there is nothing.
 
         The status comes first (it is seldom, and says what the rest is worth), then whoever has
-        waited too long, then what is structural, then whoever was sent longest ago.
+        waited too long, then what is structural, then whoever was sent longest ago. What is chosen
+        has nothing to tell any more.
         """
         ready = [kind for kind in self._dirty if self._ready_s(kind) <= now_s]
         if not ready:

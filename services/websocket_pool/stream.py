@@ -10,7 +10,7 @@ from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot
 from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode
-from websocket_pool.diff import Status, dirty
+from websocket_pool.diff import Changes, Status
 from websocket_pool.line import NOTHING_TOLD, Numbered
 from websocket_pool.messages import Kind
 from websocket_pool.pacer import Pacer
@@ -154,27 +154,27 @@ class Stream:
         if self.ended:
             return
         now_s = self._loop.time()
-        self._note(now_s)
+        changes = self._note(now_s)
         if self._look_due_s is not None and now_s < self._look_due_s + GRACE_S:
             late_s = self._look_due_s + GRACE_S - now_s
             self._timer = self._loop.call_later(late_s, self._pump)
             return
         kind = self._pacer.choose(now_s)
         if kind is not None:
-            self._send(kind)
-            self._note(now_s)
+            self._send(kind, changes)
         wait_s = self._pacer.wait_s(now_s)
         if wait_s is not None:
             self._timer = self._loop.call_later(wait_s, self._pump)
 
-    def _note(self, now_s: float) -> None:
-        changes = dirty(self.line.told, self._newest)
-        self._pacer.note(now_s, changes)
-        heard_ms = self._heard_ms
-        self._changed_ms = {kind: self._changed_ms.get(kind, heard_ms) for kind in changes}
+    def _note(self, now_s: float) -> Changes:
+        changes = Changes.between(self.line.told, self._newest)
+        self._pacer.note(now_s, changes.dirty)
+        heard_ms, known = self._heard_ms, self._changed_ms
+        self._changed_ms = {kind: known.get(kind, heard_ms) for kind in changes.dirty}
+        return changes
 
-    def _send(self, kind: Kind) -> None:
-        numbered = self.line.advance(kind, self._newest, self._changed_ms.pop(kind))
+    def _send(self, kind: Kind, changes: Changes) -> None:
+        numbered = self.line.advance(kind, changes, self._changed_ms.pop(kind))
         self.channel.tell(numbered.message)
         self.on_message(numbered)
 

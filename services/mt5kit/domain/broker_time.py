@@ -32,6 +32,8 @@ class BrokerClock:
         self._zone, self._shift = _parse(rule)
         # An offset changes on whole hours only, so one look-up serves the hour.
         self._offset_ms = lru_cache(maxsize=4096)(self._offset_of_wall_hour)
+        # A stream asks ten times a second when the same positions were opened.
+        self._iso = lru_cache(maxsize=8192)(self._iso_of_wall)
 
     def to_utc_ms(self, wall_ms: int) -> int:
         """UTC epoch milliseconds of a wall-clock epoch in milliseconds.
@@ -48,7 +50,10 @@ class BrokerClock:
 
     def iso(self, wall_ms: int) -> str | None:
         """ISO-8601 UTC with milliseconds of a wall-clock epoch, None for 0 ("never")."""
-        return iso_utc(self.to_utc_ms(wall_ms)) if wall_ms else None
+        return self._iso(wall_ms) if wall_ms else None
+
+    def _iso_of_wall(self, wall_ms: int) -> str:
+        return iso_utc(self.to_utc_ms(wall_ms))
 
     def _offset_of_wall_hour(self, wall_hour: int) -> int:
         wall = _EPOCH + dt.timedelta(hours=wall_hour)

@@ -11,7 +11,7 @@ from tests.integration.console.console_fakes import account_info, order, positio
 from console.account_model import DEGRADED, AccountModel, Frame
 from mt5kit.domain.accounts import AccountInfo, AccountState
 from mt5kit.domain.trades import Order, Position
-from websocket_pool.diff import Status, View, dirty
+from websocket_pool.diff import Changes, Status, View
 from websocket_pool.line import Line
 from websocket_pool.messages import Message, Place, encode
 
@@ -87,8 +87,9 @@ def test_the_model_is_the_last_state_or_knows_that_it_is_not(steps: list[Change]
     missing = False
     for at_ms, step in enumerate(steps, start=2):
         newest = step.view(at_ms)
-        for kind in dirty(line.told, newest):
-            message = line.advance(kind, newest, at_ms).message
+        changes = Changes.between(line.told, newest)
+        for kind in changes.dirty:
+            message = line.advance(kind, changes, at_ms).message
             missing = missing or step.lost
             if not step.lost:
                 model = model.apply(frame_of(message))
@@ -106,8 +107,9 @@ def moved() -> tuple[AccountModel, list[Frame], Line]:
     frames = []
     for number in range(1, 4):
         newest = Change({1: number}, set(), number, AccountState.CONNECTED, lost=False).view(number)
-        kind = next(iter(dirty(line.told, newest)))
-        frames.append(frame_of(line.advance(kind, newest, number).message))
+        changes = Changes.between(line.told, newest)
+        kind = next(iter(changes.dirty))
+        frames.append(frame_of(line.advance(kind, changes, number).message))
     return model, frames, line
 
 

@@ -17,7 +17,7 @@ from mt5kit.testing.fake_terminal import make_account, make_order, make_position
 from websocket_pool import line as line_module
 from websocket_pool.channel import Channel
 from websocket_pool.close_codes import CloseCode
-from websocket_pool.diff import Status
+from websocket_pool.diff import Changes, Status, View
 from websocket_pool.messages import Kind, Message
 from websocket_pool.pacer import NO_LULL_S, SPACING_S
 from websocket_pool.source import StreamOver
@@ -233,6 +233,27 @@ def test_a_first_change_after_quiet_goes_out_at_once(scene: Scene) -> None:
     scene.loop.advance(5)
     scene.stream.see(look(equity=1.0))
     assert scene.client.types == ["snapshot", "account_update"]
+
+
+def test_what_differs_is_found_once_for_a_look_and_its_message(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Changes] = []
+    between = Changes.between
+
+    def counted(told: View, newest: View) -> Changes:
+        found.append(between(told, newest))
+        return found[-1]
+
+    scene.stream.see(look(positions={1: 0.0}))
+    scene.loop.advance(1)
+    monkeypatch.setattr(Changes, "between", counted)
+    scene.stream.see(look(positions={1: 0.0, 2: 0.0}))
+    assert scene.client.types[-1] == "position_update"
+    assert [changes.dirty for changes in found] == [{Kind.POSITIONS: True}]
+    scene.loop.advance(1)
+    assert scene.client.state == scene.expected()
+    assert len(found) == 1
 
 
 def test_kinds_alternate_and_each_message_is_the_newest(scene: Scene) -> None:

@@ -3,11 +3,14 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
+from redis.asyncio import Redis
 
 from mt5kit.errors import StaleToken
+from mt5kit.state.keys import Keys
 from mt5kit.state.redis import live_scripts as scripts
 from mt5kit.state.redis.connection import RedisStore
 from mt5kit.state.redis.relay import Frame, Relayed, relayed, wanted
+from mt5kit.state.redis.script_batch import ScriptBatch
 from mt5kit.state.redis.subscription import ignore_standing
 
 LIVE_TTL_MS = 60_000
@@ -83,10 +86,15 @@ class LiveStore(RedisStore):
     """Live states. Every method raises `StateUnavailable` while Redis is away.
 
     In a full Redis all work but `publish`, which raises `StateFull` and has changed nothing.
-    Repeating any call is harmless.
+    Repeating any call is harmless. What is published and touched of many accounts at the same time
+    shares round trips, so use one store for all of them.
     """
 
-    __slots__ = ()
+    __slots__ = ("_batch",)
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        super().__init__(redis, keys)
+        self._batch = ScriptBatch(redis)
 
     async def publish(
         self,
@@ -125,7 +133,7 @@ class LiveStore(RedisStore):
         flat = [part for frame in frames for part in (frame.seq, frame.head, frame.text)]
         args = (token, state.epoch, state.seq, *body, *bounds, *flat)
         keys = self._guarded(account_id, state.terminal_id)
-        _refuse_stale(await self._run(scripts.PUBLISH, keys, *args))
+        _refuse_stale(await self._batch.run(scripts.PUBLISH, keys, *args))
 
     async def touch(self, account_id: str, token: int, as_of_ms: int, terminal_id: str) -> bool:
         """Say that the state was still true at `as_of_ms`.
@@ -138,7 +146,7 @@ class LiveStore(RedisStore):
             StaleToken: A newer owner has been there.
         """
         keys = self._guarded(account_id, terminal_id)[:2]
-        answer = await self._run(scripts.TOUCH, keys, token, as_of_ms, LIVE_TTL_MS)
+        answer = await self._batch.run(scripts.TOUCH, keys, token, as_of_ms, LIVE_TTL_MS)
         _refuse_stale(answer)
         return bool(answer)
 

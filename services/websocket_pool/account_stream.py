@@ -74,7 +74,7 @@ class AccountStream:
         self, account_id: str, parts: StreamParts, previous: "AccountStream | None" = None
     ) -> None:
         self.account_id = account_id
-        self.channel = Channel(account_id)
+        self.channel = Channel(account_id, parts.owner.metrics)
         self.row_id: int | None = None
         self.user_id: str | None = None
         self._parts = parts

@@ -1,12 +1,13 @@
 """One account on this replica: its line, whoever feeds it, and who watches it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.instants import now_ms
 from mt5kit.state.redis import Frame
+from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.diff import Status, View
 from websocket_pool.frames import numbered_of
@@ -39,6 +40,7 @@ class Channel:
 
     Args:
         account_id: Whose.
+        metrics: Counts what is delivered.
         clock: Milliseconds now, UTC epoch.
 
     Attributes:
@@ -47,10 +49,13 @@ class Channel:
         attached: Whether anybody has come since it was last set to False.
     """
 
-    def __init__(self, account_id: str, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self, account_id: str, metrics: StreamMetrics, clock: Callable[[], int] = now_ms
+    ) -> None:
         self.line = Line(account_id, clock)
         self.watchers: set[Watcher] = set()
         self.attached = False
+        self._metrics = metrics
         self._ending: Ending | None = None
         self._deaf: str | None = None
 
@@ -79,7 +84,7 @@ class Channel:
         self.watchers.add(watcher)
         self.attached = True
         if self._deaf is not None:
-            watcher.deliver(_aside(self.place, DEGRADED, self._deaf))
+            self._deliver(_aside(self.place, DEGRADED, self._deaf), [watcher])
 
     def detach(self, watcher: Watcher) -> None:
         """See `AccountSource.detach`."""
@@ -96,8 +101,8 @@ class Channel:
     def tell(self, message: Message | None) -> None:
         """Deliver to every watcher; nothing if there is nothing."""
         if message is not None:
-            for watcher in list(self.watchers):
-                watcher.deliver(message)
+            # A watcher may leave while it is told.
+            self._deliver(message, list(self.watchers))
 
     def heard(self, numbered: Numbered) -> None:
         """Take the next message of the line's owner."""
@@ -152,6 +157,13 @@ class Channel:
             self._ending = code, reason
             for watcher in list(self.watchers):
                 watcher.end(code, reason)
+
+    def _deliver(self, message: Message, watchers: Iterable[Watcher]) -> None:
+        """Deliver, and count once: socket by socket that makes a delivery a third dearer."""
+        handed = 0
+        for watcher in watchers:
+            handed += watcher.deliver(message)
+        self._metrics.handed(message.type, message.seen_ms, handed)
 
 
 def _aside(place: Place, state: AccountState | str, reason: str | None) -> Message:

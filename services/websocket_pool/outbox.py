@@ -37,7 +37,7 @@ class Outbox:
     Args:
         sink: Where to.
         mailbox: Where the rest waits.
-        sent: Called with each message that has been handed over.
+        sent: Called with each message that has waited and is handed over.
         stuck: Called when something begins to wait.
         failed: Called with what the sink has raised; nothing is sent after that.
     """
@@ -62,21 +62,24 @@ class Outbox:
         """Whether something waits to be handed over."""
         return self._writer is not None
 
-    def greet(self, message: Message) -> None:
-        """Send one of those that come before all others; they do not count as backlog."""
-        if self._writer is None and self._sink.offer(message):
-            self._sent(message)
-        else:
-            self._mailbox.greet(message)
-            self._write_soon()
+    def greet(self, message: Message) -> bool:
+        """Send one of those that come before all others; they do not count as backlog.
 
-    def put(self, message: Message) -> None:
-        """Send a message."""
+        Whether it has been handed over.
+        """
         if self._writer is None and self._sink.offer(message):
-            self._sent(message)
-        else:
-            self._mailbox.put(message)
-            self._write_soon()
+            return True
+        self._mailbox.greet(message)
+        self._write_soon()
+        return False
+
+    def put(self, message: Message) -> bool:
+        """Send a message; whether it has been handed over."""
+        if self._writer is None and self._sink.offer(message):
+            return True
+        self._mailbox.put(message)
+        self._write_soon()
+        return False
 
     async def flushed(self) -> None:
         """Wait until nothing waits."""

@@ -17,7 +17,6 @@ from websocket_pool.outbox import Outbox, Sink
 from websocket_pool.resume import ResumeTicket
 from websocket_pool.source import AccountSource
 from websocket_pool.stall import Stall
-from websocket_pool.tally import Tally
 from websocket_pool.wire import Flow
 
 BAD_MESSAGES: Final = 5
@@ -113,7 +112,7 @@ class Session:
         self._source = source
         self._asides = Asides(source, ticket)
         self._rules = rules
-        self._tally = Tally(metrics)
+        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         mailbox = Mailbox(lambda: source.snapshot(conflated=True), lambda: source.place)
         self._outbox = Outbox(socket, mailbox, self._count, self._schedule, self._failed)
@@ -124,10 +123,12 @@ class Session:
         self._life: asyncio.Timeout | None = None
         self._ending: Ending | None = None
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message) -> bool:
         """See `Watcher.deliver`."""
-        if self._ending is None:
-            self._outbox.put(message)
+        if self._ending is None and self._outbox.put(message):
+            self._sent_s = self._loop.time()
+            return True
+        return False
 
     def end(self, code: CloseCode, reason: str) -> None:
         """See `Watcher.end`. What was delivered before goes first, if the client reads."""
@@ -167,7 +168,8 @@ class Session:
         # Its age is the client's absence, not our delivery.
         greeting += [message.late() for message in missed or ()]
         for message in greeting:
-            self._outbox.greet(message)
+            if self._outbox.greet(message):
+                self._count(message)
 
     async def _until_ended(self, lifetime_s: float | None) -> Ending:
         if self._ending is not None:
@@ -214,7 +216,7 @@ class Session:
                 self._answer(text)
             except BadMessage as nonsense:
                 bad += 1
-                self.deliver(self._asides.error(InvalidParameters.code, str(nonsense)))
+                self._say(self._asides.error(InvalidParameters.code, str(nonsense)))
                 if bad >= BAD_MESSAGES:
                     return Ending(CloseCode.BAD_CLIENT, str(nonsense))
             except SocketGone as gone:
@@ -225,13 +227,18 @@ class Session:
     def _answer(self, text: str | bytes) -> None:
         asked = parse(text)
         if isinstance(asked, Ping):
-            self.deliver(self._asides.pong())
+            self._say(self._asides.pong())
         elif isinstance(asked, Refresh):
             snapshot = self._source.snapshot()
             if snapshot is not None:
-                self.deliver(snapshot)
+                self._say(snapshot)
         else:
             raise BadMessage("this connection is authenticated already")
+
+    def _say(self, message: Message) -> None:
+        """Deliver what only this client is told."""
+        if self.deliver(message):
+            self._count(message)
 
     def _failed(self, failure: BaseException) -> None:
         if isinstance(failure, SocketGone):
@@ -250,7 +257,7 @@ class Session:
         if silent or now_s >= self._ticket_s:
             self._ticket_s = now_s + self._rules.ticket_s
             # Behind what waits, or it would tell a seq that its reader has not been sent.
-            self.deliver(self._asides.heartbeat())
+            self._say(self._asides.heartbeat())
         self._schedule()
 
     def _schedule(self) -> None:
@@ -271,4 +278,4 @@ class Session:
 
     def _count(self, message: Message) -> None:
         self._sent_s = self._loop.time()
-        self._tally.handed(message)
+        self._metrics.handed(message.type, message.seen_ms)

@@ -28,8 +28,11 @@ class StreamOver(Exception):
 class Watcher(Protocol):
     """Somebody who watches an account. Both calls return at once."""
 
-    def deliver(self, message: Message) -> None:
-        """Take one message."""
+    def deliver(self, message: Message) -> bool:
+        """Take one message; whether the client was handed it, for whoever delivers to count.
+
+        What waits first is counted by the watcher when it goes.
+        """
 
     def end(self, code: CloseCode, reason: str) -> None:
         """There will be no more."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 from tests.integration.websocket_pool.conftest import (
     Farm,
     Replica,
@@ -28,6 +29,7 @@ from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.instants import now_ms
 from mt5kit.errors import StaleToken
 from mt5kit.state.redis import Lease, LeaseStore, LiveState, LiveStore, StateUnavailable
+from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.testing.fake_terminal import FakeStreamTerminal, make_position, make_snapshot
 from websocket_pool.account_stream import DEAF_AFTER_S
 from websocket_pool.channel import Caught, Channel
@@ -176,7 +178,7 @@ async def test_an_account_that_logs_in_as_another_stays_on_its_terminal(
 
 
 def test_a_line_without_a_look_takes_the_seq_of_a_status_that_it_was_told_before() -> None:
-    channel = Channel("acc-1")
+    channel = Channel("acc-1", StreamMetrics(CollectorRegistry()))
     told = msgspec.json.encode(View(away("A")))
     channel.catch_up(Caught(7, 1, told, ()))
     channel.catch_up(Caught(7, 3, told, ()))

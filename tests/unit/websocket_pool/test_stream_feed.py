@@ -7,6 +7,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from mt5kit.backoff import Backoff
 from mt5kit.domain.accounts import AccountIdentity, AccountState
@@ -16,6 +17,7 @@ from mt5kit.errors import LoginRefused, ServiceOverloaded, TerminalUnavailable
 from mt5kit.secret import Secret
 from mt5kit.service.supervision import keep_running
 from mt5kit.state.postgres import Standing
+from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.testing.fake_terminal import FakeStreamTerminal, make_position, make_snapshot
 from websocket_pool.channel import Channel
@@ -65,7 +67,9 @@ class Scene:
     def __init__(self, backoff: Backoff | None = None) -> None:
         self.store = Store()
         self.terminal = FakeStreamTerminal("S1", {ME: "right", OTHER: "right"})
-        self.stream = Stream(Channel("acc"), 5, asyncio.get_running_loop())
+        self.stream = Stream(
+            Channel("acc", StreamMetrics(CollectorRegistry())), 5, asyncio.get_running_loop()
+        )
         pauses = backoff or Backoff(0.001, 0.001)
         parts = FeedParts(self.store, Brokers({}, DEFAULT_RULE), backoff=lambda: pauses)
         self.feed = Feed(self.store.account, self.stream, self.terminal, lambda: 5, parts)

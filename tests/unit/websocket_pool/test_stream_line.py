@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.snapshots import Snapshot, TerminalStatus
+from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.testing.fake_terminal import make_account, make_order, make_position
 from websocket_pool import line as line_module
 from websocket_pool.channel import Channel
@@ -73,7 +75,7 @@ class Client:
         self.times: list[float] = []
         self.ended: CloseCode | None = None
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message) -> bool:
         body = json.loads(message.text)
         data = body["data"]
         if message.type == "snapshot":
@@ -94,6 +96,7 @@ class Client:
                 self.state["status"] = data
         self.types.append(message.type)
         self.seq = body["seq"]
+        return True
 
     def end(self, code: CloseCode, reason: str) -> None:
         assert reason
@@ -130,7 +133,9 @@ def look(
 class Scene:
     def __init__(self) -> None:
         self.loop = FakeLoop()
-        self.channel = Channel("acc", clock=lambda: round(self.loop.now * 1000))
+        self.channel = Channel(
+            "acc", StreamMetrics(CollectorRegistry()), lambda: round(self.loop.now * 1000)
+        )
         self.line = self.channel.line
         self.stream = Stream(self.channel, 5, self.loop)
         self.client = Client(self.loop)

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from tests.unit.websocket_pool.test_stream_line import NUMBERED, FakeLoop, look
 
 from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.snapshots import Snapshot
 from mt5kit.state.redis import Frame
+from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.channel import Caught, Channel
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.diff import Status
@@ -36,7 +38,7 @@ class Client:
         self.place = (0, 0)
         self.state: dict[str, Any] = {}
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message) -> bool:
         body = json.loads(message.text)
         place, data = (body["epoch"], body["seq"]), body["data"]
         if message.type == "snapshot":
@@ -46,11 +48,12 @@ class Client:
             assert message.type == "status"
             assert place >= self.place
             self.state["status"] = data
-            return
+            return True
         else:
             self._take(message.type, place, data)
             assert self.ledger.setdefault(place, message.text) == message.text
         self.place = place
+        return True
 
     def end(self, code: CloseCode, reason: str) -> None:
         raise AssertionError(f"{code} {reason}")
@@ -80,7 +83,9 @@ class World:
     def __init__(self) -> None:
         self.loop = FakeLoop()
         ledger = Ledger()
-        self.channels = [Channel("acc", self._now_ms), Channel("acc", self._now_ms)]
+        self.channels = [
+            Channel("acc", StreamMetrics(CollectorRegistry()), self._now_ms) for _ in range(2)
+        ]
         self.clients = [Client(ledger), Client(ledger)]
         for channel, client in zip(self.channels, self.clients, strict=True):
             channel.attach(client)

@@ -92,6 +92,17 @@ async def test_silence_brings_a_heartbeat_and_the_newest_ticket() -> None:
         assert one.socket.taken[2]["data"]["resume_ticket"] == "r-2"
 
 
+async def test_a_delivery_is_no_silence() -> None:
+    async with served(HandSocket(wired=AT_ONCE)) as one:
+        one.session._sent_s -= 2 * RULES.heartbeat_s
+        one.line.advance()
+        one.session._look()
+        assert one.socket.told[-1] == ("account_update", 1)
+        one.session._sent_s -= 2 * RULES.heartbeat_s
+        one.session._look()
+        assert one.socket.told[-1] == ("heartbeat", 1)
+
+
 async def test_a_ticket_is_brought_where_there_is_no_silence() -> None:
     async with served(HandSocket(wired=AT_ONCE), ticket_s=0.02) as one:
         async with asyncio.timeout(10):

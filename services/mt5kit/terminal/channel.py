@@ -164,7 +164,10 @@ class Channel:
         task.add_done_callback(self._end_turn)
         return task
 
-    def _end_turn(self, _work: asyncio.Future[T]) -> None:
+    def _end_turn(self, work: asyncio.Future[T]) -> None:
+        if not work.cancelled():
+            # Somebody has to look at it: its caller may have gone.
+            work.exception()
         self._turn.release()
 
     async def _connect_and_ask(

@@ -1,6 +1,7 @@
 """The channel: turns, reconnects, bounds; against a hand-written connection."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable
 
@@ -367,10 +368,31 @@ async def test_closing_ends_what_is_under_way_and_what_waits(
     assert terminal.attempts == 1
 
 
-async def test_closing_cuts_a_connection_that_is_being_made(
+async def test_nobody_misses_the_failure_of_a_call_whose_caller_has_gone(
     terminal: Terminal, channel: Channel
 ) -> None:
+    missed: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: missed.append(context))
     terminal.hold = threading.Event()
+    left = asyncio.create_task(call(channel))
+    await until(lambda: terminal.attempts == 1)
+    left.cancel()
+    terminal.doors[0].refusal = TerminalUnavailable("away", retry_after_s=1)
+    terminal.hold.set()
+    await call(channel)
+    gc.collect()
+    assert not missed
+
+
+@pytest.mark.parametrize("by", ["a call", "the channel"])
+async def test_closing_cuts_a_connection_that_is_being_made(
+    terminal: Terminal, channel: Channel, by: str
+) -> None:
+    terminal.hold = threading.Event()
+    if by == "the channel":
+        channel.start()
+        await until(lambda: terminal.attempts == 1)
     calling = asyncio.create_task(call(channel))
     await until(lambda: terminal.attempts == 1)
     closing = asyncio.create_task(channel.aclose())

@@ -214,7 +214,7 @@ async def test_a_started_channel_connects_by_itself_and_again(
     terminal.doors[0].outcome = fail(TerminalUnavailable("broke", retry_after_s=1))
     with pytest.raises(TerminalUnavailable):
         await call(channel)
-    await until(lambda: len(terminal.doors) == 2)
+    await until(lambda: len(terminal.doors) == 2 and channel.connected)
     assert terminal.changes == [True, False, True]
     assert terminal.doors[0].aborted.is_set()
 

@@ -47,11 +47,10 @@ class Terminals(Protocol):
 class LinkedTerminals:
     """Terminals behind links. A link begins with a lease and ends with it.
 
-    A leased terminal has one thread, and a second one from its first poll on; a terminal that is
-    not leased has none. The threads of a lost terminal end as soon as what they wait for has been
-    cut: at once for a call or a poll, after 3 s at the most for a connection being made, and when
-    DNS has answered for a name being resolved. One that is gained again meanwhile has a new link
-    and new threads.
+    A leased terminal has one connection, and a second one from its first poll on; a terminal that
+    is not leased has none. A thread is there while a connection is being made, and ends with it:
+    after the loss of the terminal in 3 s at the most, or when DNS has answered for a name being
+    resolved. One that is gained again meanwhile has a new link.
 
     Args:
         addresses: Of every stream terminal.

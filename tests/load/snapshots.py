@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import rpyc
@@ -20,6 +21,7 @@ from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.secret import Secret
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard
+from mt5kit.terminal.connection import Connection
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.link import TerminalLink
 
@@ -62,14 +64,14 @@ def scenario() -> bytes:
 
 
 class RoundTrips:
-    """Counts RPyC requests of this process."""
+    """Counts RPyC requests of this process: the library's, and those our links write themselves."""
 
     def __init__(self) -> None:
         self.count = 0
 
     @contextmanager
     def counting(self) -> Iterator["RoundTrips"]:
-        original = rpyc.core.protocol.Connection._send
+        original, ours = rpyc.core.protocol.Connection._send, Connection._send
 
         def send(conn: Any, msg: int, seq: int, args: Any) -> Any:
             # Dropped references tell the other side so without waiting for an answer.
@@ -77,11 +79,13 @@ class RoundTrips:
                 self.count += 1
             return original(conn, msg, seq, args)
 
-        rpyc.core.protocol.Connection._send = send
-        try:
+        def write(conn: Connection, *request: Any) -> bool:
+            self.count += 1
+            return ours(conn, *request)
+
+        library = patch.object(rpyc.core.protocol.Connection, "_send", send)
+        with library, patch.object(Connection, "_send", write):
             yield self
-        finally:
-            rpyc.core.protocol.Connection._send = original
 
 
 def measure() -> Table:

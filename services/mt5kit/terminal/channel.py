@@ -1,11 +1,12 @@
-"""A connection that comes back by itself, and the one named thread that may touch it."""
+"""A connection that comes back by itself, and calls on it one after another."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final, Protocol
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -20,40 +21,52 @@ MOST_WAITING: Final = 64
 CALL_RETRY_GAP_S: Final = 0.2
 # Connecting and installing, when no call's deadline bounds it.
 OPEN_LIMIT_S: Final = 10.0
-# A call that the thread has taken up ends at its deadline by itself, so much later at the most.
-THREAD_MARGIN_S: Final = 0.25
-# How long a terminal that hung up unnoticed passes for connected.
-IDLE_CHECK_S: Final = 2.0
+# A call that has its turn ends at its deadline by itself, so much later at the most.
+TURN_MARGIN_S: Final = 0.25
+# What connects still, so long after its limit, is cut: half a message holds RPyC for ever.
+OPEN_MARGIN_S: Final = 1.0
+# A connection that goes sooner was none: the next is made as after a failure.
+STEADY_S: Final = 2.0
 # One late answer is a slow call; two in a row may be a peer that is gone without a word.
 TIMEOUTS_TO_DROP: Final = 2
+
+T = TypeVar("T")
 
 
 class Door(Protocol):
     """What a channel needs of a connection; `Connection` is the real one."""
 
     def open(self, limit_s: float) -> None:
-        """Connect; raises TerminalTimeout or TerminalUnavailable."""
+        """Connect, in a thread; raises TerminalTimeout or TerminalUnavailable."""
 
-    def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
-        """One round trip; raises TerminalTimeout or TerminalUnavailable."""
+    async def attach(self, lost: Callable[[], None]) -> None:
+        """Make it one of the event loop, which tells `lost` when it has ended.
+
+        Raises:
+            TerminalUnavailable: It has ended already.
+        """
+
+    def ask(
+        self, op: str, token: int, args: tuple[object, ...], timeout_s: float
+    ) -> asyncio.Future[object]:
+        """One round trip; the future raises TerminalTimeout or TerminalUnavailable."""
 
     def stale(self) -> bool:
         """Whether the terminal has hung up already."""
 
-    def close(self) -> None:
-        """End it politely."""
-
     def abort(self) -> None:
-        """End it from any thread."""
+        """End it, or the opening of it."""
 
 
 class Channel:
     """Calls to one terminal, one after another, over a connection made and remade as needed.
 
+    A thread is there only while a connection is being opened.
+
     Args:
         name: Of the thread, in logs and stack dumps.
         make: Makes a connection, not yet open.
-        on_change: Told True when a connection stands and False when it has gone, from the thread.
+        on_change: Told True when a connection stands and False when it has gone.
         backoff: Between the attempts to connect that no call asked for.
     """
 
@@ -68,16 +81,16 @@ class Channel:
         self._make = make
         self._on_change = on_change
         self._backoff = backoff or Backoff()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._door: Door | None = None
         self._opening: Door | None = None
         self._last_attempt = float("-inf")
         self._timeouts = 0
         self._waiting = 0
         self._closed = False
+        # Whoever has the turn connects or calls; it ends with the work, not with its caller.
+        self._turn = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def connected(self) -> bool:
@@ -86,7 +99,6 @@ class Channel:
 
     def start(self) -> None:
         """Connect in the background and keep at it; needs a running event loop."""
-        self._loop = asyncio.get_running_loop()
         self._keeper = asyncio.create_task(self._keep_connected(), name=f"{self._name}-keeper")
 
     async def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
@@ -98,24 +110,23 @@ class Channel:
             TerminalUnavailable: There is no connection, or it broke.
         """
         if self._closed:
-            raise TerminalUnavailable(f"{self._name} is closing", retry_after_s=1)
+            raise self._closing()
         if self._waiting >= MOST_WAITING:
             raise ServiceOverloaded(f"too many calls wait for {self._name}", retry_after_s=1)
         self._waiting += 1
         deadline = time.monotonic() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s + THREAD_MARGIN_S):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._executor, self._call, op, token, args, deadline
-                )
+            async with asyncio.timeout(timeout_s + TURN_MARGIN_S):
+                await self._turn.acquire()
+                return await asyncio.shield(self._begin(op, token, args, deadline))
         except TimeoutError:
-            # The thread is connecting to a terminal that does not answer; it never took this up.
+            # Somebody is connecting to a terminal that does not answer; this was never sent.
             raise self._busy() from None
         finally:
             self._waiting -= 1
 
     async def aclose(self) -> None:
-        """End the connection and the thread; a call under way fails at once."""
+        """End the connection; a call under way fails at once."""
         if self._closed:
             return
         self._closed = True
@@ -126,30 +137,117 @@ class Channel:
         for door in (self._door, self._opening):
             if door is not None:
                 door.abort()
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._drop)
-        self._executor.shutdown(wait=False)
+        async with self._turn:
+            if self._door is not None:
+                self._drop(self._door)
 
-    # -- in the thread ----------------------------------------------------------------------------
+    # -- with the turn ----------------------------------------------------------------------------
 
-    def _call(self, op: str, token: int, args: tuple[object, ...], deadline: float) -> object:
-        self._left(deadline)
-        self._drop_if_stale()
-        door = self._door or self._connect_for_call(deadline)
+    def _begin(
+        self, op: str, token: int, args: tuple[object, ...], deadline: float
+    ) -> asyncio.Future[object]:
+        """Start a call; the turn ends when it has ended."""
         try:
-            reply = door.call(op, token, args, self._left(deadline))
-        except TerminalTimeout:
-            self._timeouts += 1
-            if self._timeouts >= TIMEOUTS_TO_DROP:
-                self._drop()
+            left_s = self._left(deadline)
+            door = self._standing()
+            if door is None:
+                return self._with_turn(self._connect_and_ask(op, token, args, deadline))
+            reply = self._ask(door, op, token, args, left_s)
+        except BaseException:
+            self._turn.release()
             raise
-        except TerminalUnavailable:
-            self._drop()
-            raise
-        self._timeouts = 0
+        reply.add_done_callback(self._end_turn)
         return reply
 
+    def _with_turn(self, work: Coroutine[object, object, T]) -> asyncio.Future[T]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._end_turn)
+        return task
+
+    def _end_turn(self, work: asyncio.Future[T]) -> None:
+        if not work.cancelled():
+            # Somebody has to look at it: its caller may have gone.
+            work.exception()
+        self._turn.release()
+
+    async def _connect_and_ask(
+        self, op: str, token: int, args: tuple[object, ...], deadline: float
+    ) -> object:
+        pause = self._last_attempt + CALL_RETRY_GAP_S - time.monotonic()
+        if pause > 0:
+            await asyncio.sleep(min(pause, self._left(deadline)))
+        door = await self._open(self._left(deadline))
+        return await self._ask(door, op, token, args, self._left(deadline))
+
+    def _ask(
+        self, door: Door, op: str, token: int, args: tuple[object, ...], left_s: float
+    ) -> asyncio.Future[object]:
+        reply = door.ask(op, token, args, left_s)
+        reply.add_done_callback(partial(self._note, door))
+        return reply
+
+    def _note(self, door: Door, reply: asyncio.Future[object]) -> None:
+        """What a reply says of the connection, whether or not its caller is still there."""
+        failure = None if reply.cancelled() else reply.exception()
+        if failure is None:
+            self._timeouts = 0
+        elif isinstance(failure, TerminalTimeout):
+            self._timeouts += 1
+            if self._timeouts >= TIMEOUTS_TO_DROP:
+                self._drop(door)
+        elif isinstance(failure, TerminalUnavailable):
+            self._drop(door)
+
+    def _standing(self) -> Door | None:
+        if self._door is not None and self._door.stale():
+            self._drop(self._door)
+        return self._door
+
+    async def _open(self, limit_s: float) -> Door:
+        self._opening = door = self._make()
+        try:
+            # Only now: whoever closes us later finds the door and cuts it.
+            if self._closed:
+                raise self._closing()
+            await self._open_in_thread(door, limit_s)
+            await door.attach(partial(self._drop, door))
+        finally:
+            self._opening = None
+            self._last_attempt = time.monotonic()
+        self._timeouts = 0
+        self._door = door
+        self._on_change(True)
+        if door.stale():
+            # It told us before it was ours to drop.
+            self._drop(door)
+            raise TerminalUnavailable(f"{self._name} was hung up on", retry_after_s=1)
+        return door
+
+    async def _open_in_thread(self, door: Door, limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self._name)
+        watch = loop.call_later(limit_s + OPEN_MARGIN_S, door.abort)
+        try:
+            await loop.run_in_executor(executor, door.open, limit_s)
+        finally:
+            watch.cancel()
+            executor.shutdown(wait=False)
+
+    def _drop(self, door: Door) -> None:
+        if self._door is not door:
+            return
+        self._door = None
+        door.abort()
+        self._on_change(False)
+        self._wanted.set()
+
     def _left(self, deadline: float) -> float:
-        """Seconds until the deadline; TerminalTimeout when there are none."""
+        """Seconds until the deadline; raises TerminalTimeout when there are none.
+
+        Raises TerminalUnavailable when nothing is to be done any more.
+        """
+        if self._closed:
+            raise self._closing()
         left = deadline - time.monotonic()
         if left <= 0:
             raise self._busy()
@@ -158,49 +256,15 @@ class Channel:
     def _busy(self) -> TerminalTimeout:
         return TerminalTimeout(f"{self._name} was busy until the deadline", retry_after_s=1)
 
-    def _drop_if_stale(self) -> None:
-        if self._door is not None and self._door.stale():
-            self._drop()
+    def _closing(self) -> TerminalUnavailable:
+        return TerminalUnavailable(f"{self._name} is closing", retry_after_s=1)
 
-    def _connect_for_call(self, deadline: float) -> Door:
-        pause = self._last_attempt + CALL_RETRY_GAP_S - time.monotonic()
-        if pause > 0:
-            time.sleep(min(pause, self._left(deadline)))
-        return self._open(self._left(deadline))
-
-    def _open(self, limit_s: float = OPEN_LIMIT_S) -> Door:
-        if self._door is not None:
-            return self._door
-        self._opening = door = self._make()
-        try:
-            # Only now: whoever closes us later finds the door and cuts it.
-            if self._closed:
-                raise TerminalUnavailable(f"{self._name} is closing", retry_after_s=1)
-            door.open(limit_s)
-        finally:
-            self._opening = None
-            self._last_attempt = time.monotonic()
-        self._door = door
-        self._timeouts = 0
-        self._on_change(True)
-        return door
-
-    def _drop(self) -> None:
-        door, self._door = self._door, None
-        if door is None:
-            return
-        door.abort()
-        door.close()
-        self._on_change(False)
-        if self._loop is not None and not self._closed:
-            self._loop.call_soon_threadsafe(self._wanted.set)
-
-    # -- in the event loop ------------------------------------------------------------------------
+    # -- in the background ------------------------------------------------------------------------
 
     async def _keep_connected(self) -> None:
         while True:
             try:
-                await asyncio.get_running_loop().run_in_executor(self._executor, self._renew)
+                await self._renew()
             except TerminalUnavailable as away:
                 pause = self._backoff.next_s()
                 log.info("terminal_away", channel=self._name, why=away.message, retry_s=pause)
@@ -208,13 +272,26 @@ class Channel:
                 pause = self._backoff.next_s()
                 log.exception("connecting_failed", channel=self._name, retry_s=pause)
             else:
-                self._backoff.reset()
-                pause = IDLE_CHECK_S
+                await self._until_dropped()
+                continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wanted.wait()
             self._wanted.clear()
 
-    def _renew(self) -> None:
-        self._drop_if_stale()
-        self._open()
+    async def _renew(self) -> None:
+        await self._turn.acquire()
+        await asyncio.shield(self._with_turn(self._stand()))
+
+    async def _stand(self) -> None:
+        if self._standing() is None:
+            await self._open(OPEN_LIMIT_S)
+
+    async def _until_dropped(self) -> None:
+        since = time.monotonic()
+        await self._wanted.wait()
+        self._wanted.clear()
+        if time.monotonic() - since < STEADY_S:
+            await asyncio.sleep(self._backoff.next_s())
+        else:
+            self._backoff.reset()

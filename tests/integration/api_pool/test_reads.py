@@ -1,17 +1,17 @@
 """Reading: fields, freshness, history, a terminal that dies."""
 
+import gc
 import json
 import os
 import signal
-import sys
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.conftest import freeze
+
+from mt5kit.terminal.connection import Connection
 
 STRUCTS = json.loads(
     (Path(__file__).parents[3] / "services/terminal_sim/mt5_api.json").read_text()
@@ -158,7 +158,7 @@ def test_a_terminal_killed_in_a_call_is_unavailable_and_then_serves(api: Any) ->
     freeze(killed)
     with ThreadPoolExecutor(1) as pool:
         caught = pool.submit(api.get, path, fresh=1)
-        while not call_under_way():
+        while not call_under_way(terminal_id):
             assert not caught.done()
         os.kill(killed, signal.SIGKILL)
         answer = caught.result()
@@ -186,7 +186,7 @@ def test_a_read_under_way_does_not_undo_a_disconnect(api: Any) -> None:
     freeze(pid)
     with ThreadPoolExecutor(1) as pool:
         caught = pool.submit(api.get, path, fresh=1)
-        while not call_under_way():
+        while not call_under_way(terminal_id):
             assert not caught.done()
         assert api.post("/api/mt5/disconnect", {"account_id": "gamma"}).status_code == 200
         os.kill(pid, signal.SIGKILL)
@@ -197,20 +197,11 @@ def test_a_read_under_way_does_not_undo_a_disconnect(api: Any) -> None:
     assert api.connect("gamma", 1003).status_code == 200
 
 
-def call_under_way() -> bool:
-    """Whether a thread of the replica waits for a terminal's answer."""
-    frames = sys._current_frames()
-    waiting = [t for t in threading.enumerate() if t.name.startswith("mt5-a-") and t.ident]
-    return any(
-        "async_.py" in {frame.f_code.co_filename.rsplit("/", 1)[-1] for frame in stack}
-        for stack in ([*walk(frames[t.ident])] for t in waiting if t.ident in frames)
-    )
-
-
-def walk(frame: Any) -> Iterator[Any]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
+def call_under_way(terminal_id: str) -> bool:
+    """Whether a connection of the replica, which is of this process, waits for the terminal."""
+    # By type: `isinstance` would ask RPyC's proxies what they are.
+    made = [each for each in gc.get_objects() if type(each) is Connection]
+    return any(each._asked and each._address.terminal_id == terminal_id for each in made)
 
 
 def test_metrics_name_what_the_contracts_name(api: Any) -> None:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -443,11 +443,12 @@ async def test_a_password_shows_nowhere(links: Links, token: int, written_log: i
             shown += ["".join(lines.format()), repr(failure.details)]
     # Broken while the arguments are on their way, revealed.
     broken = Connection(links.address, LOOPBACK)
-    broken.open(5)
+    await asyncio.to_thread(broken.open, 5)
+    await broken.attach(lambda: None)
+    asked = broken.ask("sign_in", token, (1001, Secret(UNSHOWN), SERVER, 1000, True), 5)
     broken.abort()
     with pytest.raises(TerminalUnavailable) as gone:
-        broken.call("sign_in", token, (1001, Secret(UNSHOWN), SERVER, 1000, True), 5)
-    broken.close()
+        await asked
     lines = traceback.TracebackException.from_exception(gone.value, capture_locals=True)
     shown.append("".join(lines.format()))
     assert len(shown) > 4
@@ -456,21 +457,67 @@ async def test_a_password_shows_nowhere(links: Links, token: int, written_log: i
     assert not [text for text in shown if UNSHOWN in text]
 
 
-async def test_threads_are_named_and_end_with_the_link(
+def threads() -> set[str]:
+    names = {thread.name for thread in threading.enumerate()}
+    return {name.rsplit("_", 1)[0] for name in names if name.startswith("mt5-")}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_thread_has_a_name_and_is_there_while_connecting(links: Links) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        link = links.link(TerminalAddress("silent", "127.0.0.1", silent.getsockname()[1]))
+        link.start()
+        await until(lambda: threads() == {"mt5-silent-call"})
+        await link.aclose()
+    await until(lambda: not threads())
+
+
+async def test_a_connected_link_has_no_thread_and_a_closed_one_no_connection(
     terminal: PlacedTerminal, token: int
 ) -> None:
     links = Links(terminal)
     link = links.link()
     await link.sign_in(token, ALPHA_IN)
     await link.wait_changes(token, ALPHA, "")
-    names = {thread.name.rsplit("_", 1)[0] for thread in threading.enumerate()}
-    assert {"mt5-t-1-call", "mt5-t-1-poll"} <= names
+    await until(lambda: not threads())
+    assert len(connections(terminal)) == 2
     await link.aclose()
     gc.collect()
-    process = psutil.Process()
-    for thread in threading.enumerate():
-        if thread.name.startswith("mt5-t-1"):
-            await asyncio.to_thread(thread.join, 10)
-    assert not [t for t in threading.enumerate() if t.name.startswith("mt5-t-1")]
-    peers = [connection.raddr for connection in process.net_connections()]
-    assert not [peer for peer in peers if tuple(peer)[1:] == (terminal.port,)]
+    await until(lambda: not connections(terminal))
+    assert not threads()
+
+
+def connections(terminal: PlacedTerminal) -> list[object]:
+    """Of this process to the terminal."""
+    peers = [connection.raddr for connection in psutil.Process().net_connections()]
+    return [peer for peer in peers if tuple(peer)[1:] == (terminal.port,)]
+
+
+async def test_objects_that_rpyc_had_do_not_take_the_function_with_them(
+    links: Links, token: int
+) -> None:
+    """A proxy that dies has the other side forget its object."""
+    link = links.link()
+    for _ in range(3):
+        await link.sign_in(token, ALPHA_IN)
+        gc.collect()
+        assert await link.probe(token) == ALPHA
+
+
+async def test_a_terminal_that_dies_is_noticed_before_anybody_calls(
+    links: Links, token: int, simulated: Simulated
+) -> None:
+    link = links.link()
+    await link.sign_in(token, ALPHA_IN)
+    assert links.sample("mt5_terminal_up", terminal="t-1") == 1
+    os.kill(int(simulated.states()[0]["pid"]), signal.SIGKILL)
+    await until(lambda: not link.connected)
+    assert links.sample("mt5_terminal_up", terminal="t-1") == 0
+    restart = "/terminals/1/restart"
+    await asyncio.to_thread(lambda: simulated.control.post(restart).raise_for_status())
+    assert (await link.sign_in(token, ALPHA_IN)).snapshot.identity == ALPHA

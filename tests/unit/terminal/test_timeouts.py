@@ -1,21 +1,22 @@
 """Who gives up when: MetaTrader before the agent's caller, the agent before the connection."""
 
 import ast
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.unit.terminal.peer import Peer
 
 import mt5kit.terminal
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.domain.history import HistoryQuery
-from mt5kit.errors import TerminalTimeout
+from mt5kit.errors import TerminalTimeout, TerminalUnavailable
 from mt5kit.secret import Secret
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
-from mt5kit.terminal.connection import Connection
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.link import TerminalLink
 
@@ -52,17 +53,22 @@ class SilentDoor:
     def open(self, limit_s: float) -> None:
         pass
 
-    def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
+    async def attach(self, lost: Callable[[], None]) -> None:
+        pass
+
+    def ask(
+        self, op: str, token: int, args: tuple[object, ...], timeout_s: float
+    ) -> asyncio.Future[object]:
         self.seen.append((op, args, timeout_s))
+        reply: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         if op == "open_poll":
-            return OPENED
-        raise TerminalTimeout("silent")
+            reply.set_result(OPENED)
+        else:
+            reply.set_exception(TerminalTimeout("silent"))
+        return reply
 
     def stale(self) -> bool:
         return False
-
-    def close(self) -> None:
-        pass
 
     def abort(self) -> None:
         pass
@@ -85,7 +91,7 @@ async def test_every_call_gives_metatrader_less_than_it_waits_itself(deadline_s:
             place, in_a_second = OWN_TIMEOUT[op]
             given = args[place]
             assert isinstance(given, int | float)
-            # What waiting for the thread takes of the deadline, the agent takes of this.
+            # What waiting for the turn takes of the deadline, the agent takes of this.
             limit_s = waited_s if op == "wait_changes" else deadline_s
             assert 0 < given / in_a_second < limit_s, op
     assert {op for op, _, _ in seen} == operations()
@@ -105,30 +111,28 @@ def test_every_call_of_the_link_is_among_these() -> None:
     assert public - {"aclose"} == set(CALLS)
 
 
-class Pending:
-    """A reply that is there."""
-
-    value = b"{}"
-
-    def __init__(self) -> None:
-        self.expiry_s = 0.0
-
-    def set_expiry(self, seconds: float) -> None:
-        self.expiry_s = seconds
-
-
 @pytest.mark.parametrize("timeout_s", [0.1, 2.0, 20.0])
-def test_the_agent_gives_up_before_the_connection(
+async def test_the_agent_gives_up_before_the_connection(
     timeout_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pending = Pending()
-    waits: list[float] = []
+    async with Peer() as peer:
+        connection = await peer.connect()
+        loop = asyncio.get_running_loop()
+        delays: list[float] = []
+        original = loop.call_later
 
-    def serve(_op: str, _token: int, wait_s: float, *_args: object) -> Pending:
-        waits.append(wait_s)
-        return pending
+        def call_later(
+            delay: float, callback: Callable[..., object], *args: object
+        ) -> asyncio.TimerHandle:
+            delays.append(delay)
+            return original(delay, callback, *args)
 
-    connection = Connection(ADDRESS, GUARD)
-    monkeypatch.setattr(connection, "_serve", serve, raising=False)
-    connection.call("snapshot", 1, (), timeout_s)
-    assert waits[0] < pending.expiry_s == timeout_s
+        monkeypatch.setattr(loop, "call_later", call_later)
+        reply = connection.ask("snapshot", 1, (), timeout_s)
+        _, (_, _, wait_s) = await peer.asked()
+        assert isinstance(wait_s, float)
+        assert wait_s < timeout_s
+        assert delays[0] == timeout_s
+        connection.abort()
+        with pytest.raises(TerminalUnavailable):
+            await reply

@@ -24,30 +24,41 @@ class Held:
 
     def __init__(self, address: TerminalAddress, _guard: AddressGuard) -> None:
         self.terminal_id = address.terminal_id
-        self.polling = False
-        self.cut = threading.Event()
-        self.loth = threading.Event()
-        self.loth.set()
+        self.loth = False
+        self.cut = False
+        self._poll: asyncio.Future[object] | None = None
+
+    @property
+    def polling(self) -> bool:
+        return self._poll is not None and not self.cut
 
     def open(self, limit_s: float) -> None:
         pass
 
-    def call(self, op: str, token: int, args: tuple[object, ...], timeout_s: float) -> object:
+    async def attach(self, lost: Callable[[], None]) -> None:
+        pass
+
+    def ask(
+        self, op: str, token: int, args: tuple[object, ...], timeout_s: float
+    ) -> asyncio.Future[object]:
+        reply: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         if op == "open_poll":
-            return b'{"answer": {"generation": 1}}'
-        self.polling = True
-        assert self.cut.wait(30)
-        self.loth.wait(30)
-        raise TerminalUnavailable("cut", retry_after_s=1)
+            reply.set_result(b'{"answer": {"generation": 1}}')
+        else:
+            self._poll = reply
+        return reply
 
     def stale(self) -> bool:
-        return self.cut.is_set()
-
-    def close(self) -> None:
-        self.loth.wait(30)
+        return self.cut
 
     def abort(self) -> None:
-        self.cut.set()
+        self.cut = True
+        if not self.loth:
+            self.let_go()
+
+    def let_go(self) -> None:
+        if self._poll is not None and not self._poll.done():
+            self._poll.set_exception(TerminalUnavailable("cut", retry_after_s=1))
 
 
 class World:
@@ -79,7 +90,7 @@ class World:
         poll: asyncio.Task[object] = asyncio.create_task(
             self.terminals.get(terminal_id).wait_changes(1, ME, "")
         )
-        await until(lambda: any(each.polling and not each.cut.is_set() for each in self.doors))
+        await until(lambda: any(each.polling for each in self.doors))
         return poll
 
 
@@ -94,6 +105,10 @@ async def world() -> AsyncIterator[World]:
 def threads() -> set[str]:
     names = {thread.name for thread in threading.enumerate()}
     return {name for name in names if name.startswith("mt5-s-")}
+
+
+def tasks() -> set[str]:
+    return {task.get_name() for task in asyncio.all_tasks()}
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -119,15 +134,17 @@ async def test_only_a_leased_terminal_may_be_used(world: World) -> None:
         terminals.get("no-such-terminal")
 
 
-async def test_a_lost_terminal_has_no_thread_and_a_leased_one_two_at_most(world: World) -> None:
-    assert not threads()
+async def test_a_lost_terminal_has_no_connection_and_a_leased_one_two(world: World) -> None:
     polls = []
-    for terminal_id in NAMES:
+    for count, terminal_id in enumerate(NAMES, 1):
         await world.gain(terminal_id)
         polls.append(await world.poll(terminal_id))
-        assert len(threads()) == 2
-        world.terminals.lost(terminal_id)
+        assert len(world.doors) == 2 * count
+        assert len([door for door in world.doors if not door.cut]) == 2
+        # Connected, it takes no thread.
         await until(lambda: not threads())
+        world.terminals.lost(terminal_id)
+        await until(lambda: all(door.cut for door in world.doors))
     for poll in polls:
         with pytest.raises(TerminalUnavailable):
             await poll
@@ -148,16 +165,17 @@ async def test_one_that_is_gained_again_while_it_hangs_up_has_a_new_link(world: 
     poll = await world.poll("s-1")
     hanging_on = list(world.doors)
     for door in hanging_on:
-        door.loth.clear()
+        door.loth = True
     world.terminals.lost("s-1")
     await world.gain("s-1")
     await until(lambda: world.terminals.up("s-1"))
     assert world.terminals.get("s-1") is not before
     for door in hanging_on:
-        door.loth.set()
+        door.let_go()
     with pytest.raises(TerminalUnavailable):
         await poll
-    await until(lambda: len(threads()) == 1)
+    await until(lambda: "hang-up-s-1" not in tasks())
+    assert [door.cut for door in world.doors] == [True, True, False]
     assert world.gauge("s-1") == 1
 
 
@@ -165,11 +183,11 @@ async def test_a_poll_that_begins_after_the_loss_starts_nothing(world: World) ->
     await world.gain("s-1")
     terminal = world.terminals.get("s-1")
     world.terminals.lost("s-1")
-    await until(lambda: not threads())
+    await until(lambda: "hang-up-s-1" not in tasks())
     with pytest.raises(TerminalUnavailable):
         await terminal.wait_changes(1, ME, "")
-    tasks = {task.get_name() for task in asyncio.all_tasks()}
-    assert not {name for name in tasks if "keeper" in name}
+    assert not {name for name in tasks() if "keeper" in name}
+    assert not threads()
 
 
 async def test_losing_twice_or_what_was_never_held_changes_nothing(world: World) -> None:
@@ -178,5 +196,5 @@ async def test_losing_twice_or_what_was_never_held_changes_nothing(world: World)
     world.terminals.gained(Lease("s-1", "ws-1", 2))
     world.terminals.lost("s-1")
     world.terminals.lost("s-1")
-    await until(lambda: not threads())
+    await until(lambda: "hang-up-s-1" not in tasks())
     assert len(world.doors) == 1

@@ -1,6 +1,7 @@
 """`python -m websocket_pool.main`: one WebSocket replica."""
 
 import asyncio
+import gc
 import sys
 
 import uvicorn
@@ -39,6 +40,9 @@ async def serve(settings: StreamSettings) -> None:
         timeout_graceful_shutdown=GRACE_S,
     )
     bound = listener(settings.host, settings.port)
+    # A full collection walks all that importing made, and meanwhile nothing is delivered.
+    gc.collect()
+    gc.freeze()
     await DrainingServer(config, context.drain).serve(sockets=[bound])
 
 

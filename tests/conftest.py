@@ -15,10 +15,21 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from local_stack.embedded import EmbeddedPostgres, EmbeddedRedis, RoleDsns, apply_schema
 
 T = TypeVar("T")
+
+# The same examples everywhere, however slow the machine is.
+settings.register_profile(
+    "mt5-swarm",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("mt5-swarm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

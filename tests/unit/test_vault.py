@@ -24,7 +24,7 @@ from mt5kit.vault import (
     keyed_hash,
 )
 
-BOUNDED = settings(max_examples=100, derandomize=True, deadline=None)
+BOUNDED = settings(max_examples=100)
 RING = KeyRing.generate("2026-11")
 VAULT = Vault(RING)
 KEY = base64.b64encode(bytes(range(32))).decode()

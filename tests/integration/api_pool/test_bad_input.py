@@ -243,8 +243,6 @@ def test_bytes_that_are_no_http_do_not_harm(api: Any) -> None:
 
 @settings(
     max_examples=150,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -80,7 +80,7 @@ def begun() -> tuple[AccountModel, Line]:
     return AccountModel().apply(frame_of(line.snapshot())), line
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.lists(changes, max_size=12))
 def test_the_model_is_the_last_state_or_knows_that_it_is_not(steps: list[Change]) -> None:
     model, line = begun()

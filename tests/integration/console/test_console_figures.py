@@ -164,7 +164,7 @@ def patched(before: Table, patch: Mapping[str, Any] | None) -> Table:
     return Table({ticket: shown[ticket] for ticket in order_shown}, totals)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(tables, tables)
 def test_a_patch_brings_one_table_to_the_other(before: Table, after: Table) -> None:
     there = patched(before, table_patch(before, after))
@@ -183,7 +183,7 @@ def test_a_tick_sends_only_its_own_cells() -> None:
     assert patch["rows"] == {"2": {"current": ["1.08355", "plain"], "profit": ["+5.00", "up"]}}
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 3000), st.floats(0, 10)), max_size=50))
 def test_points_always_go_forward_and_are_spaced(steps: list[tuple[int, float]]) -> None:
     trace, now, drawn = EquityTrace(), 0, []

@@ -229,13 +229,13 @@ async def test_no_secret_reaches_a_log(
     assert not any(secret in everything for secret in (TOKEN, PASSWORD, cookie))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.text(st.characters(codec="latin-1"), max_size=80))
 def test_no_cookie_can_be_made_up(cookie: str) -> None:
     assert not Sessions("a secret of the sessions").valid(cookie)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(st.integers(0, 200), st.sampled_from("0123456789abcdef.-_"))
 def test_no_cookie_can_be_altered(at: int, character: str) -> None:
     sessions = Sessions("a secret of the sessions")

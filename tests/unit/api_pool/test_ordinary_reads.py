@@ -209,7 +209,7 @@ def test_whatever_one_thing_is_odd_both_ways_answer_alike(
         check(both, sent)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(SENT)
 def test_both_ways_answer_alike(both: list[tuple[Asked, Client]], sent: Sent) -> None:
     check(both, sent)

@@ -109,7 +109,7 @@ async def play(bench: Bench, coming: list[Arrival]) -> list[Outcome]:
     return [await task for task in tasks]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(coming=arrivals(["look", "look", "look", "job", "proof", "leaver"], (600.0,)))
 def test_nobody_waits_beyond_the_bound(coming: list[Arrival]) -> None:
     @virtual
@@ -137,7 +137,7 @@ def test_nobody_waits_beyond_the_bound(coming: list[Arrival]) -> None:
 FAULTS = (CallFailed, TerminalUnavailable, TerminalTimeout, WrongAccount, BrokerTimeout)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     coming=arrivals(["look", "look", "job", "proof", "leaver"], (0.5, 2.0, 10.0)),
     faults=st.lists(st.sampled_from(FAULTS), max_size=6),

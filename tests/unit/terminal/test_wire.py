@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import rpyc
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rpyc.core import brine, consts
 from rpyc.core.channel import Channel
@@ -48,7 +48,6 @@ class Written(Stream):  # type: ignore[misc]  # rpyc ships no types
         pass
 
 
-@settings(deadline=None)
 @given(ARGS)
 def test_a_request_is_what_rpyc_would_send(args: tuple[object, ...]) -> None:
     written = Written()
@@ -58,14 +57,12 @@ def test_a_request_is_what_rpyc_would_send(args: tuple[object, ...]) -> None:
     assert written.data == request(0, SERVE, args)
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=2**70), ARGS)
 def test_a_request_has_its_number(seq: int, args: tuple[object, ...]) -> None:
     (body,) = Frames().feed(request(seq, SERVE, args))
     assert brine.load(body)[1] == seq
 
 
-@settings(deadline=None)
 @given(BODIES, st.data())
 def test_frames_come_whole_however_they_are_cut(bodies: list[bytes], data: st.DataObject) -> None:
     written = Written()
@@ -187,7 +184,6 @@ def test_what_is_no_reply_is_out_of_turn(body: bytes) -> None:
         read(body)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"\x12\x52" + rest))
 def test_whatever_comes_is_a_reply_or_out_of_turn(body: bytes) -> None:
     try:

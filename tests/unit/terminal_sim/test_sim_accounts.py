@@ -24,7 +24,7 @@ NOW_MS = 1_795_005_296_789
 DAY_MS = 86_400_000
 DEMO = load(Path(next(iter(terminal_sim.scenario.__path__))) / "demo.toml", NOW_MS)
 INSTANTS = st.integers(NOW_MS - DAY_MS, NOW_MS)
-BOUNDED = settings(max_examples=15, derandomize=True, deadline=None)
+BOUNDED = settings(max_examples=15)
 
 
 def module(scenario: Scenario, number: int, now_ms: int) -> tuple[Any, ManualClock]:

@@ -38,7 +38,7 @@ SHIFTS = st.lists(
     ),
     max_size=3,
 ).map(lambda shifts: tuple(sorted(shifts)))
-BOUNDED = settings(max_examples=30, derandomize=True, deadline=None)
+BOUNDED = settings(max_examples=30)
 
 
 GOLDEN = [[108324, 108333, 113782], [108357, 108352, 113797], [108322, 108317, 113762]]

@@ -17,7 +17,7 @@ def new_york() -> ZoneInfo | None:
         return None
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(946_684_800, 2_145_916_800))
 def test_the_default_rule_is_new_york_and_seven_hours(second: int) -> None:
     zone = new_york()

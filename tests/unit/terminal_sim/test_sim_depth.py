@@ -15,7 +15,7 @@ from terminal_sim.market.tape import Quote, Tape
 SELL, BUY = (catalogue().constants[f"BOOK_TYPE_{side}"] for side in ("SELL", "BUY"))
 SYMBOLS = st.sampled_from(sorted(INSTRUMENTS))
 INSTANTS = st.integers(978_307_200_000, 4_000_000_000_000)
-BOUNDED = settings(max_examples=60, derandomize=True, deadline=None)
+BOUNDED = settings(max_examples=60)
 MARKET = Market(3)
 
 

@@ -137,7 +137,7 @@ def test_a_delay_ends_with_its_fault(
     writing.join(30)
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 @given(
     delay=st.floats(0, 1000), jitter=st.floats(0, 1000), loss=st.floats(0, 1), seed=st.text("ab")
 )

@@ -189,7 +189,7 @@ KEYWORD_FUNCTIONS = (
 )
 
 
-@settings(max_examples=1000, derandomize=True, deadline=None)
+@settings(max_examples=1000)
 @given(
     st.sampled_from(catalogue().functions),
     st.one_of(
@@ -214,7 +214,7 @@ def test_no_argument_whatsoever_gives_a_traceback(
         assert (code == 1) == (answer is not None and answer is not False)
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from([*KEYWORD_FUNCTIONS, "order_send", "order_check"]),
     st.sampled_from(["symbol", "group", "ticket", "position", "login", "volume", "comment"]),

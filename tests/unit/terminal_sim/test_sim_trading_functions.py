@@ -168,8 +168,6 @@ VALUES = st.one_of(
 
 @settings(
     max_examples=400,
-    derandomize=True,
-    deadline=None,
 )
 @given(
     st.sampled_from(["order_send", "order_check"]), st.dictionaries(st.sampled_from(FIELDS), VALUES)
@@ -489,7 +487,6 @@ def test_exponential_delays_have_their_mean() -> None:
     assert statistics.mean(drawn) == pytest.approx(100, rel=0.03)
 
 
-@settings(derandomize=True, deadline=None)
 @given(
     st.builds(
         Latency,
@@ -503,7 +500,6 @@ def test_no_delay_is_negative_or_endless(fault: Latency) -> None:
     assert all(0 <= delay_ms(fault, chance) <= 3_600_000 for _ in range(20))
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.floats(0.01, 1e6), st.floats(0, 1e6))
 def test_the_shape_of_a_lognormal_gives_its_deviation(median: float, deviation: float) -> None:
     x = math.exp(lognormal_sigma(median, deviation) ** 2)

@@ -41,7 +41,7 @@ rows = st.lists(
 ).map(tuple)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(rows, rows)
 def test_rows_of_any_two_looks_are_told_apart(
     before: tuple[Position, ...], after: tuple[Position, ...]

@@ -169,7 +169,7 @@ trouble = st.just(Status(AccountState.TERMINAL_UNAVAILABLE, "away"))
 steps = st.lists(st.tuples(st.floats(0, 0.3), looks | trouble), min_size=1, max_size=60)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(first=looks, story=steps, join_at=st.integers(0, 59))
 def test_any_story_is_numbered_spaced_and_rebuilt(
     first: Snapshot, story: list[tuple[float, Snapshot | Status]], join_at: int
@@ -212,7 +212,7 @@ sightings = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(story=sightings)
 def test_a_line_is_of_one_identity(story: list[tuple[float, Snapshot]]) -> None:
     scene = Scene()

@@ -200,7 +200,7 @@ events: st.SearchStrategy[Event] = st.one_of(
 stories = st.lists(st.tuples(st.sampled_from([0.0, 0.05, 0.3]), events), max_size=50)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(story=stories, last=looks)
 def test_whoever_polls_every_client_is_told_one_line(
     story: list[tuple[float, Event]], last: Snapshot

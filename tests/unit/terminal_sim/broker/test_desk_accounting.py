@@ -189,6 +189,4 @@ def _signed(deal: Deal) -> float:
 
 
 TestAccounting = Accounting.TestCase
-TestAccounting.settings = settings(
-    max_examples=80, stateful_step_count=30, derandomize=True, deadline=None
-)
+TestAccounting.settings = settings(max_examples=80, stateful_step_count=30)

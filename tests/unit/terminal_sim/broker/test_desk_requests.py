@@ -231,7 +231,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(["hedging", "netting"]),
     st.lists(REQUESTS, min_size=1, max_size=5),

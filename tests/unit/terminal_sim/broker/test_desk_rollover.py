@@ -47,7 +47,7 @@ def clocks(draw: st.DrawFn) -> WallClock:
     return clock.shifted(tuple(draw(st.lists(shifts, max_size=2, unique_by=lambda x: x[0]))))
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(clocks(), INSTANTS, st.integers(0, 30 * DAY_MS), st.floats(0, 1))
 def test_every_day_begins_once(wall: WallClock, first: int, length: int, cut: float) -> None:
     last, middle = first + length, first + int(length * cut)
@@ -68,7 +68,7 @@ def test_every_day_begins_once(wall: WallClock, first: int, length: int, cut: fl
     assert day(last) == day(edges[-2])
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(clocks(), INSTANTS)
 def test_the_instant_of_a_reading_is_the_first_that_shows_it(wall: WallClock, at_ms: int) -> None:
     reading = wall.wall_ms(at_ms)

@@ -71,7 +71,7 @@ def told(trigger: Trigger | None) -> tuple[int, int, str] | None:
     return (trigger.at_ms, trigger.ticket, trigger.kind) if trigger else None
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 @given(STEPS, st.integers(1, 15 * 60_000))
 def test_the_search_agrees_with_trying_every_tick(steps: Any, length_ms: int) -> None:
     trading = prepared("hedging", steps)
@@ -81,7 +81,7 @@ def test_the_search_agrees_with_trying_every_tick(steps: Any, length_ms: int) ->
     assert told(next_trigger(trading.state, trading.tape.market, NOW_MS, until)) == expected
 
 
-@settings(max_examples=12, derandomize=True, deadline=None)
+@settings(max_examples=12)
 @given(st.sampled_from(["hedging", "netting"]), STEPS)
 def test_small_steps_and_one_long_one_come_to_the_same(mode: Any, steps: Any) -> None:
     one, many = prepared(mode, steps), prepared(mode, steps)

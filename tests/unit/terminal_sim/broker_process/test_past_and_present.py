@@ -133,7 +133,7 @@ def lived(scenario: Scenario, first_ms: int, steps: list[int]) -> House:
 
 @pytest.mark.long
 # A seed has no smaller seed that fails likewise: nothing to shrink.
-@settings(max_examples=120, derandomize=True, deadline=None, phases=[Phase.generate])
+@settings(max_examples=120, phases=[Phase.generate])
 @given(
     st.integers(0, 2**20),
     st.integers(FIRST_MS, NOW_MS),

@@ -153,7 +153,7 @@ def seen(seed: int, restarts: dict[int, bool]) -> dict[str, Any]:
 
 @pytest.mark.long
 # A seed has no smaller seed that fails likewise: nothing to shrink.
-@settings(max_examples=16, derandomize=True, deadline=None, phases=[Phase.generate])
+@settings(max_examples=16, phases=[Phase.generate])
 @given(
     st.integers(0, 2**20),
     st.dictionaries(st.integers(0, 13), st.booleans(), min_size=1, max_size=14),

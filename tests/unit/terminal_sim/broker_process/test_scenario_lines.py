@@ -137,8 +137,6 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 PARSED = json.loads(json.dumps(tomllib.loads(DEMO)))
 SOUND = settings(
     max_examples=150,
-    derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

@@ -248,6 +248,7 @@ def test_a_server_that_outlived_its_run_is_ended_first(kind: type[Server], data_
     lost.stop()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as another user")
 def test_root_may_keep_everything_where_nobody_else_may_enter(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch

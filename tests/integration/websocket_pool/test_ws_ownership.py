@@ -275,6 +275,7 @@ async def test_a_redis_that_comes_back_late_and_empty_costs_no_terminal(
         await asyncio.to_thread(redis_server.start)
 
 
+@pytest.mark.long
 async def test_nobody_is_told_that_all_is_well_before_the_owner_is_heard(
     farm: Farm, redis_url: str, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

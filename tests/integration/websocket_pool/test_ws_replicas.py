@@ -221,6 +221,7 @@ async def test_an_account_leaves_a_terminal_that_does_not_answer(
             assert (await receive_until(client, is_type("position_update")))[-1]["seq"] == 3
 
 
+@pytest.mark.long
 async def test_who_hears_nothing_says_so_and_goes_on_without_a_gap(
     farm: Farm, redis_url: str, redis_server: EmbeddedRedis
 ) -> None:

@@ -253,6 +253,7 @@ def test_terminals_end_with_their_supervisor_even_frozen(number: signal.Signals)
             until(lambda: all(map(ended, [ready.pid, *pids])))
 
 
+@pytest.mark.long
 def test_a_stopped_terminal_is_ended_by_force() -> None:
     with running() as ready, httpx.Client(base_url=ready.control_url) as control:
         pid = terminal(control, 1)["pid"]
@@ -497,6 +498,7 @@ def test_planned_faults_are_refused_before_any_port_opens(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("terminals", "expected"),
     [

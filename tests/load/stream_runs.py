@@ -54,7 +54,7 @@ class Size:
     search_s: float
 
 
-FULL: Final = Size(50, 10, 6, 192, 1000, 20.0, 6.0, 110.0)
+FULL: Final = Size(50, 10, 6, 192, 1000, 20.0, 6.0, 300.0)
 QUICK: Final = Size(10, 2, 6, 24, 100, 4.0, 2.0, 30.0)
 
 

@@ -37,7 +37,7 @@ SEED: Final = 1
 # Of a seat: at the replica that polls its account, or at one that is relayed to through Redis.
 OWNER, OTHER = "owner", "other"
 # A crowd that comes at once is let in one after another.
-TICKET_S: Final = 120.0
+TICKET_S: Final = 600.0
 # As many payloads show what is sent to an account.
 SAMPLE: Final = 200
 

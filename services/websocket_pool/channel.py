@@ -159,7 +159,7 @@ class Channel:
                 watcher.end(code, reason)
 
     def _deliver(self, message: Message, watchers: Iterable[Watcher]) -> None:
-        """Deliver, and count once: socket by socket that makes a delivery a third dearer."""
+        """Deliver, and count once for all: by each socket that costs more than delivering."""
         handed = 0
         for watcher in watchers:
             handed += watcher.deliver(message)

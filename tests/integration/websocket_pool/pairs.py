@@ -5,9 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
 from tests.integration.websocket_pool.conftest import Farm, Replica, receive, running, until
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
+
+from mt5kit.state.redis import Lease, LeaseStore
 
 
 def is_type(name: str) -> Callable[[dict[str, Any]], bool]:
@@ -63,3 +66,20 @@ async def hurried(replica: Replica, condition: Callable[[], bool]) -> None:
             for stream in replica.context.hub.streams:
                 stream.poke()
             await asyncio.sleep(0.01)
+
+
+def keep_leases(monkeypatch: pytest.MonkeyPatch, *replicas: Replica) -> None:
+    """Whoever is the first to come back to an empty Redis takes no terminal of the other's."""
+    holders = {
+        lease.terminal_id: lease.owner
+        for replica in replicas
+        for lease in replica.context.keeper.held.values()
+    }
+    acquire = LeaseStore.acquire
+
+    async def own(self: LeaseStore, terminal_id: str, owner: str, *more: Any) -> Lease | None:
+        if owner != holders[terminal_id]:
+            return None
+        return await acquire(self, terminal_id, owner, *more)
+
+    monkeypatch.setattr(LeaseStore, "acquire", own)

@@ -21,6 +21,7 @@ from tests.integration.websocket_pool.pairs import (
     holds_all,
     hurried,
     is_type,
+    keep_leases,
     pair,
 )
 
@@ -28,7 +29,7 @@ from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity, AccountState
 from mt5kit.domain.instants import now_ms
 from mt5kit.errors import StaleToken
-from mt5kit.state.redis import Lease, LeaseStore, LiveState, LiveStore, StateUnavailable
+from mt5kit.state.redis import LiveState, LiveStore, StateUnavailable
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.testing.fake_terminal import FakeStreamTerminal, make_position, make_snapshot
 from websocket_pool.account_stream import DEAF_AFTER_S
@@ -48,23 +49,6 @@ def states(replica: Replica) -> list[AccountState]:
 
 def is_state(name: str) -> Any:
     return lambda message: message["data"].get("state") == name
-
-
-def keep_leases(monkeypatch: pytest.MonkeyPatch, *replicas: Replica) -> None:
-    """Whoever is the first to come back to an empty Redis takes no terminal of the other's."""
-    holders = {
-        lease.terminal_id: lease.owner
-        for replica in replicas
-        for lease in replica.context.keeper.held.values()
-    }
-    acquire = LeaseStore.acquire
-
-    async def own(self: LeaseStore, terminal_id: str, owner: str, *more: Any) -> Lease | None:
-        if owner != holders[terminal_id]:
-            return None
-        return await acquire(self, terminal_id, owner, *more)
-
-    monkeypatch.setattr(LeaseStore, "acquire", own)
 
 
 async def test_who_comes_back_while_the_account_signs_in_is_let_in(

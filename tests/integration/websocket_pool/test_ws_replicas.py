@@ -13,7 +13,14 @@ from tests.integration.websocket_pool.conftest import (
     running,
     until,
 )
-from tests.integration.websocket_pool.pairs import first_message, held_by, is_type, pair, rest_of
+from tests.integration.websocket_pool.pairs import (
+    first_message,
+    held_by,
+    is_type,
+    keep_leases,
+    pair,
+    rest_of,
+)
 
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.accounts import AccountIdentity
@@ -223,11 +230,12 @@ async def test_an_account_leaves_a_terminal_that_does_not_answer(
 
 @pytest.mark.long
 async def test_who_hears_nothing_says_so_and_goes_on_without_a_gap(
-    farm: Farm, redis_url: str, redis_server: EmbeddedRedis
+    farm: Farm, redis_url: str, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     me = farm.account("acc-1")
     try:
         async with pair(farm, redis_url) as (one, two):
+            keep_leases(monkeypatch, one, two)
             await farm.placement.reserve("acc-1", [held_by(two)], 60)
             async with one.watch("acc-1") as far, two.watch("acc-1") as near:
                 for client in (far, near):

@@ -141,18 +141,20 @@ class Polling:
             await live.drop(self._account_id, token, terminal_id)
             raise StreamOver(CloseCode.RESTART, "the account has another login now")
         if epoch == token:
-            await self._settle(claim.remembers_ms)
+            await self._settle(claim.remembers_ms, token, terminal_id)
         return epoch
 
-    async def _settle(self, remembers_ms: int) -> None:
+    async def _settle(self, remembers_ms: int, token: int, terminal_id: str) -> None:
         """Let an owner that Redis has forgotten find out that we are it.
 
-        Another terminal may have been reserved since, and that one does not refuse its token.
+        Another terminal may have been reserved since, and that one does not refuse its token. A
+        claim may be forgotten, too: then it is made and waited for once more.
         """
-        left_s = self._parts.settle_s - remembers_ms / 1000
-        if left_s > 0:
+        while (left_s := self._parts.settle_s - remembers_ms / 1000) > 0:
             log.info("owners_settle", account_id=self._account_id, left_s=round(left_s, 3))
             await asyncio.sleep(left_s)
+            claim = await self._parts.live.take_over(self._account_id, token, terminal_id)
+            remembers_ms = claim.remembers_ms
 
     async def _give_up(self, terminal_id: str, token: int) -> None:
         await give_up(self._account_id, token, terminal_id, self._parts.owner)

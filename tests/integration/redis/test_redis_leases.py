@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
+from mt5kit.domain.instants import now_ms
 from mt5kit.state.redis import Keys, LeaseStore, Role, StateUnavailable
 
 
@@ -29,6 +30,21 @@ async def test_a_token_grows_across_a_wiped_redis(store: LeaseStore, redis: Redi
     assert before is not None
     assert after is not None
     assert after.token > before.token
+
+
+async def test_who_had_no_right_takes_nothing_up_that_may_have_been_forgotten(
+    store: LeaseStore, redis: Redis, keys: Keys
+) -> None:
+    lease = await store.acquire("T1", "a")
+    assert lease is not None
+    await redis.flushall()
+    assert not await store.renew(lease, lapsed_ms=60_000)
+    # Whoever has believed in it all the while goes on.
+    assert await store.renew(lease)
+    await redis.delete(keys.lease("T1"))
+    run_id = (await redis.info("server"))["run_id"]
+    await redis.set(keys.memory(), f"{run_id} {now_ms() - 120_000}")
+    assert await store.renew(lease, lapsed_ms=60_000)
 
 
 async def test_a_token_grows_when_the_clock_was_set_back(

@@ -57,6 +57,12 @@ class HeldLeases:
         self._until.pop(terminal_id, None)
         return self._leases.pop(terminal_id, None) is not None
 
+    def lapsed_s(self, terminal_id: str) -> float:
+        """Seconds since Redis said yes, at most; 0 while a lease that is held is believed."""
+        if self.believed(terminal_id):
+            return 0.0
+        return self._clock() - self._until[terminal_id] + self._ttl_s + _SLOWEST_FAILURE_S
+
     def believed(self, terminal_id: str) -> bool:
         """Whether a lease that is held may be used now."""
         return self._clock() <= self._until[terminal_id]

@@ -199,7 +199,8 @@ class LeaseKeeper:
                     continue
                 asked_at = self._clock()
                 try:
-                    renewed = await self._store.renew(lease, self._plan.ttl_ms)
+                    lapsed_ms = round(self._held.lapsed_s(terminal_id) * 1000)
+                    renewed = await self._store.renew(lease, self._plan.ttl_ms, lapsed_ms=lapsed_ms)
                 except StateUnavailable:
                     self._held.unanswered(asked_at)
                     raise

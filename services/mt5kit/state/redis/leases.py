@@ -29,8 +29,10 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return text
 """)
 
-_RENEW = Lua("""
--- KEYS lease, fence; ARGV owner, token, lease TTL ms, fence TTL ms, url
+_RENEW = Lua(
+    "-- KEYS lease, fence, memory; ARGV owner, token, lease TTL ms, fence TTL ms, url, lapsed ms"
+    + MEMORY
+    + """
 local lease = redis.call('HMGET', KEYS[1], 'owner', 'token')
 if lease[1] then
   if lease[1] ~= ARGV[1] or lease[2] ~= ARGV[2] then return 0 end
@@ -40,10 +42,14 @@ end
 -- It ran out while Redis was away or was wiped. If nobody has had it since, it is still ours.
 local last = redis.call('GET', KEYS[2])
 if last and last ~= ARGV[2] then return 0 end
+-- Whoever has had it while we had no right to it may have been forgotten.
+local lapsed = tonumber(ARGV[6])
+if lapsed > 0 and remembers_ms(KEYS[3]) < lapsed then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'token', ARGV[2], 'url', ARGV[5])
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])
-""")
+"""
+)
 
 _RELEASE = Lua("""
 -- KEYS lease; ARGV owner, token, channel of releases or ''
@@ -110,13 +116,16 @@ class LeaseStore(RedisStore):
         token = await self._run(_ACQUIRE, keys, owner, ttl_ms, FENCE_TTL_MS, url)
         return Lease(terminal_id, owner, int(token), url) if token else None
 
-    async def renew(self, lease: Lease, ttl_ms: int = LEASE_TTL_MS) -> bool:
+    async def renew(self, lease: Lease, ttl_ms: int = LEASE_TTL_MS, *, lapsed_ms: int = 0) -> bool:
         """Whether the lease still stands, now for another `ttl_ms`; works in a full Redis.
 
         One that ran out is taken up again under its token if nobody has had the terminal since.
+        An owner that has not believed in it all the while says for how long at most it may have
+        had no right to it: if Redis has forgotten anything in that time, nobody knows.
         """
-        keys = (self._keys.lease(lease.terminal_id), self._keys.fence(lease.terminal_id))
-        args = (lease.owner, lease.token, ttl_ms, FENCE_TTL_MS, lease.url)
+        terminal_id, names = lease.terminal_id, self._keys
+        keys = (names.lease(terminal_id), names.fence(terminal_id), names.memory())
+        args = (lease.owner, lease.token, ttl_ms, FENCE_TTL_MS, lease.url, lapsed_ms)
         return bool(await self._run(_RENEW, keys, *args))
 
     async def release(self, lease: Lease, role: Role | None = None) -> bool:

@@ -5,7 +5,9 @@ before every test that asks for it. Under pytest-xdist every worker has its own 
 """
 
 import asyncio
+import io
 import itertools
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +17,11 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 import redis
+import structlog
 from hypothesis import HealthCheck, settings
 
 from local_stack.embedded import EmbeddedPostgres, EmbeddedRedis, RoleDsns, apply_schema
+from mt5kit.telemetry.logs import configure_logs
 
 T = TypeVar("T")
 
@@ -35,6 +39,16 @@ settings.load_profile("mt5-swarm")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest file: at the end one worker would wait for it alone."""
     items.sort(key=lambda item: item.path.name != "test_ws_chaos.py")
+
+
+@pytest.fixture
+def written_log() -> Iterator[io.StringIO]:
+    """Everything that is logged, ours and the libraries', as production writes it."""
+    stream = io.StringIO()
+    configure_logs(stream, level=logging.DEBUG)
+    yield stream
+    structlog.reset_defaults()
+    logging.basicConfig(handlers=[], force=True)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -159,7 +159,7 @@ class Channel:
                 watcher.end(code, reason)
 
     def _deliver(self, message: Message, watchers: Iterable[Watcher]) -> None:
-        """Deliver, and count once for all: by each socket that costs more than delivering."""
+        """Deliver, and count once for all sockets: for each it was most of Python's part."""
         handed = 0
         for watcher in watchers:
             handed += watcher.deliver(message)

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import io
-import logging
 import os
 import signal
 import socket
@@ -35,7 +34,6 @@ from mt5kit.errors import (
     WrongAccount,
 )
 from mt5kit.secret import Secret
-from mt5kit.telemetry.logs import configure_logs
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
 from mt5kit.terminal.channel import TIMEOUTS_TO_DROP
@@ -418,16 +416,6 @@ async def test_another_account_behind_our_back_never_shows(
     assert wrong == 0
     assert right > 0
     assert refused > 0
-
-
-@pytest.fixture
-def written_log() -> Iterator[io.StringIO]:
-    """Everything that is logged, ours and the libraries', as production writes it."""
-    stream = io.StringIO()
-    configure_logs(stream, level=logging.DEBUG)
-    yield stream
-    structlog.reset_defaults()
-    logging.basicConfig(handlers=[], force=True)
 
 
 async def test_a_password_shows_nowhere(links: Links, token: int, written_log: io.StringIO) -> None:

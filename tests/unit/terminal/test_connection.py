@@ -2,20 +2,17 @@
 
 import asyncio
 import io
-import logging
 import socket
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
-import structlog
 from rpyc.core import brine, consts
 from rpyc.core.channel import Channel
 from tests.unit.terminal.peer import LAST_SEQ, SERVE, Peer
 
 from mt5kit.errors import TerminalTimeout, TerminalUnavailable
 from mt5kit.secret import Secret
-from mt5kit.telemetry.logs import configure_logs
 from mt5kit.terminal import wire
 from mt5kit.terminal.answers import unpack
 from mt5kit.terminal.connection import Connection
@@ -170,15 +167,6 @@ async def test_one_ended_before_the_loop_has_it_is_closed(peer: Peer) -> None:
         await peer.connect(Connection.abort)
     assert await peer.hung_up_on() == b""
     assert peer.lost == 0
-
-
-@pytest.fixture
-def written_log() -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    configure_logs(stream, level=logging.DEBUG)
-    yield stream
-    structlog.reset_defaults()
-    logging.basicConfig(handlers=[], force=True)
 
 
 @pytest.mark.parametrize(

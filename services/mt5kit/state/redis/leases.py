@@ -76,7 +76,7 @@ _ANNOUNCE = Lua(
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
--- Said so often, it is known to the second since when nothing has been forgotten.
+-- Said in every round, so it is known since when nothing has been forgotten, or a round later.
 remembers_ms(KEYS[2])
 return redis.call('ZRANGE', KEYS[1], 0, -1)
 """

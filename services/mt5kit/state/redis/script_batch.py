@@ -67,7 +67,7 @@ class ScriptBatch:
     script must be harmless to repeat: after a lost connection what has no answer is sent once more.
 
     A connection is taken from the client's pool at the first call, and closed with the client.
-    redis-py's own pipeline costs twice as much for a single call, which is what most batches are.
+    redis-py's own pipeline costs more for a single call than no pipeline at all (ADR 0012).
 
     Args:
         redis: The client.

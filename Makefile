@@ -107,6 +107,12 @@ lock: $(DEV_STAMP) ## Resolve the dependencies anew into the lock files
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --upgrade \
 		--generate-hashes --no-emit-index-url --python-version 3.11 --constraint requirements.lock \
 		--extra dev pyproject.toml --output-file requirements-dev.lock
+	@for kind in pools console ops; do \
+		UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
+			--generate-hashes --no-emit-index-url --python-version 3.11 --constraint requirements.lock \
+			$$([ $$kind = pools ] || echo "--extra $$kind") pyproject.toml \
+			--output-file services/requirements-$$kind.lock || exit 1; \
+	done
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
 		--generate-hashes --no-emit-index-url --python-version 3.11 --constraint requirements.lock \
 		services/terminal_sim/docker/requirements.in \

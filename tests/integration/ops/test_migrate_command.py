@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import ops.cli
 from local_stack.embedded import EmbeddedPostgres
 from mt5kit.secret import Secret
+from mt5kit.state.postgres import Database
 from mt5kit.state.postgres.roles import scram_verifier
 from ops.migrating import head
 
@@ -167,15 +167,15 @@ def test_it_waits_for_a_server_that_starts(
 ) -> None:
     deployment.server.stop()
     asked = threading.Event()
-    ping = ops.logins.Database.ping
+    ping = Database.ping
 
-    async def counted(database: ops.logins.Database) -> None:
+    async def counted(database: Database) -> None:
         try:
             await ping(database)
         finally:
             asked.set()
 
-    monkeypatch.setattr(ops.logins.Database, "ping", counted)
+    monkeypatch.setattr(Database, "ping", counted)
     results: list[Result] = []
     runner = threading.Thread(target=lambda: results.append(deployment.run("--wait", "60")))
     runner.start()

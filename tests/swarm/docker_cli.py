@@ -38,6 +38,7 @@ class Docker:
         timeout: float = 120,
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> str:
         """What the command printed, stripped; standard error only where it fails.
 
@@ -50,6 +51,7 @@ class Docker:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             env={**self.environment, **(env or {})},
+            cwd=cwd,
             check=False,
             timeout=timeout,
         )
@@ -57,6 +59,19 @@ class Docker:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()
             raise DockerFailed(f"docker {' '.join(arguments)}: {said}")
         return done.stdout.decode(errors="replace").strip()
+
+    def both(self, *arguments: str) -> str:
+        """What the command wrote to standard output and standard error, in its order."""
+        done = subprocess.run(
+            [CLIENT, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            check=False,
+            timeout=120,
+        )
+        return done.stdout.decode(errors="replace")
 
     def import_root(self, root: Path, image: str, change: str) -> None:
         """Make an image of a root file system.

@@ -120,10 +120,10 @@ async def test_a_terminal_that_no_longer_exists_is_given_back(make: Make) -> Non
     assert await alone.keeper._store.holder("T5") is None
 
 
-async def test_a_terminal_taken_by_another_is_dropped(make: Make, redis: Redis) -> None:
+async def test_a_terminal_taken_by_another_is_dropped(make: Make, admin: Redis) -> None:
     alone = make("a")
     await alone.keeper.round()
-    await redis.flushall()
+    await admin.flushall()
     await alone.keeper._store.acquire("T2", "thief")
     await alone.keeper.round()
     assert alone.lost == ["T2"]

@@ -68,22 +68,6 @@ class Barman:
         """
         self._run("archive-wal", SERVER, timeout_s=300)
 
-    def create_slot(self) -> None:
-        """Make the server keep what was not received yet, from here on.
-
-        Raises:
-            CommandFailed: Barman failed, or there is one.
-        """
-        self._run("receive-wal", "--create-slot", SERVER)
-
-    def drop_slot(self) -> None:
-        """End that.
-
-        Raises:
-            CommandFailed: Barman failed.
-        """
-        self._run("receive-wal", "--drop-slot", SERVER)
-
     def stop_receiving(self) -> None:
         """End the receiving in good order.
 

@@ -29,8 +29,8 @@ STATUS: Final = "status.json"
 FULL_WANTED: Final = "full-backup-wanted"
 """Below the directory of all backups: there until a full one was made."""
 
-RETRY_LOOKS: Final = 5
-"""So many looks after a failed backup comes the next: each reads the whole database."""
+RETRY: Final = dt.timedelta(minutes=10)
+"""After a full backup that failed: the next one reads the whole database again."""
 
 
 class Scheduler:
@@ -48,6 +48,7 @@ class Scheduler:
         self._stop = threading.Event()
         self._fault: Exception | None = None
         self._copied: dt.datetime | None = None
+        self._rest_until = now()
         (settings.directory / HOME).mkdir(exist_ok=True)
         commands = Commands(settings, login=True)
         self._barman = Barman(commands)
@@ -69,13 +70,13 @@ class Scheduler:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
-        chores: list[tuple[Callable[[], None], float, float]] = [
-            (self.look, self._settings.look_s, self._settings.look_s),
-            (self.full, self._settings.look_s, self._settings.look_s * RETRY_LOOKS),
-            (self.snapshot, self._settings.look_s, self._settings.look_s),
+        chores: list[tuple[Callable[[], None], float]] = [
+            (self.look, self._settings.look_s),
+            (self.full, self._settings.look_s),
+            (self.snapshot, self._settings.look_s),
         ]
         if self._remote is not None:
-            chores.append((self.copy, self._settings.copy_s, self._settings.copy_s))
+            chores.append((self.copy, self._settings.copy_s))
         for chore in chores:
             # Not waited for at the end: a full backup may take an hour.
             threading.Thread(target=self._repeat, args=chore, daemon=True).start()
@@ -112,11 +113,13 @@ class Scheduler:
         newest = self._barman.newest()
         if not (wanted.exists() or full_due(newest, now(), self._settings.hour)):
             return
-        if not self._server.state().receiving:
-            # Without the log from its beginning it would be worth nothing.
+        # Without the log from its beginning it would be worth nothing.
+        if now() < self._rest_until or not self._server.state().receiving:
             return
         log.info("full backup: begins")
+        self._rest_until = now() + RETRY
         self._barman.back_up()
+        self._rest_until = now()
         wanted.unlink(missing_ok=True)
         self._keys.record(self._server.key_ids(), now())
         log.info("full backup: done")
@@ -129,7 +132,9 @@ class Scheduler:
         """
         at = now()
         newest = self._snapshots.newest()
-        if newest is not None and (at - newest[0]).total_seconds() < self._settings.snapshot_s:
+        # Rather a look too early than one too late.
+        pause_s = self._settings.snapshot_s - self._settings.look_s
+        if newest is not None and (at - newest[0]).total_seconds() < pause_s:
             return
         path = self._snapshots.take(at)
         log.info("snapshot of Redis: %s, %.1f MB", path.name, path.stat().st_size / 1e6)
@@ -166,16 +171,15 @@ class Scheduler:
             copied=self._copied,
         ).write(self._settings.private / STATUS)
 
-    def _repeat(self, work: Callable[[], None], pause_s: float, retry_s: float) -> None:
+    def _repeat(self, work: Callable[[], None], pause_s: float) -> None:
         """Work and pause, until the stop; what others fail at is told, and tried again."""
         pause = 0.0
         while not self._stop.wait(pause):
+            pause = pause_s
             try:
                 work()
-                pause = pause_s
             except CommandFailed as failed:
                 log.error("%s: %s", work.__name__, failed)  # noqa: TRY400 - the program has said it
-                pause = retry_s
             except Exception as fault:
                 # Ends everything: the container begins anew, and does not fall silent.
                 self._fault = fault

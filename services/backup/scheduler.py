@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from backup.barman import HOME, Barman, FullBackup
+from backup.barman import HOME, Barman, Span
 from backup.commands import CommandFailed, Commands
 from backup.files import now
 from backup.key_lists import KeyLists
@@ -48,6 +48,8 @@ class Scheduler:
         self._stop = threading.Event()
         self._fault: Exception | None = None
         self._copied: dt.datetime | None = None
+        self._newest: Span | None = None
+        self._looked = threading.Event()
         self._rest_until = now()
         (settings.directory / HOME).mkdir(exist_ok=True)
         commands = Commands(settings, login=True)
@@ -104,14 +106,15 @@ class Scheduler:
             self._write_status(state)
 
     def full(self) -> None:
-        """Make a full backup if one is due.
+        """Make a full backup if one is due, by what the last look has found.
 
         Raises:
             CommandFailed: Barman failed.
         """
+        if not self._looked.is_set():
+            return
         wanted = self._settings.directory / FULL_WANTED
-        newest = self._barman.newest()
-        if not (wanted.exists() or full_due(newest, now(), self._settings.hour)):
+        if not (wanted.exists() or full_due(self._newest, now(), self._settings.hour)):
             return
         # Without the log from its beginning it would be worth nothing.
         if now() < self._rest_until or not self._server.state().receiving:
@@ -119,6 +122,7 @@ class Scheduler:
         log.info("full backup: begins")
         self._rest_until = now() + RETRY
         self._barman.back_up()
+        self._newest = self._barman.newest()
         self._rest_until = now()
         wanted.unlink(missing_ok=True)
         self._keys.record(self._server.key_ids(), now())
@@ -162,11 +166,13 @@ class Scheduler:
             (self._settings.directory / FULL_WANTED).touch()
 
     def _write_status(self, state: ServerState | None) -> None:
-        full, snapshot = self._barman.newest(), self._snapshots.newest()
+        self._newest = self._barman.newest()
+        self._looked.set()
+        snapshot = self._snapshots.newest()
         Status(
             looked=now(),
             receiving=state is not None and state.receiving,
-            full=None if full is None else full.ended,
+            full=None if self._newest is None else self._newest.ended,
             snapshot=None if snapshot is None else snapshot[0],
             copied=self._copied,
         ).write(self._settings.private / STATUS)
@@ -187,7 +193,7 @@ class Scheduler:
                 raise
 
 
-def full_due(newest: FullBackup | None, at: dt.datetime, hour: int) -> bool:
+def full_due(newest: Span | None, at: dt.datetime, hour: int) -> bool:
     """Whether the day's full backup has not been begun, or there is none at all."""
     day = at.replace(hour=hour, minute=0, second=0, microsecond=0)
     last_hour = day if day <= at else day - dt.timedelta(days=1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.barman import FullBackup
+from backup.barman import Span
 from backup.commands import CommandFailed, Commands
 from backup.files import dated, name_of, prune, put
 from backup.key_lists import KeyLists, RingUnusable, check_ring, ring_ids
@@ -86,8 +86,8 @@ def test_what_is_no_ring_is_not_shown(tmp_path: Path, text: str | None) -> None:
     assert "secret" not in str(unusable.value)
 
 
-def backup(began: dt.datetime) -> FullBackup:
-    return FullBackup("x", began, began + dt.timedelta(minutes=5), 1, 1, 1)
+def backup(began: dt.datetime) -> Span:
+    return Span(began, began + dt.timedelta(minutes=5))
 
 
 @pytest.mark.parametrize(

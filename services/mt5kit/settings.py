@@ -48,7 +48,13 @@ class SecretFiles(PydanticBaseSettingsSource):
 class ServiceSettings(BaseSettings):
     """Base of every settings class: frozen, environment and NAME_FILE, nothing else."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        # A stack file cannot leave a variable out: one that is empty is not set.
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -8,7 +8,12 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 ACCOUNTS ?= 3
 DATA ?= .local
-BASE ?= python:3.13-slim
+BASE ?= python:3.13-slim-trixie
+STACK ?= mt5
+DEPLOY = $(BIN)/python -m swarm_stack
+# On simulated terminals: SIM=1 make deploy.
+SIMULATED = $(if $(filter 1,$(SIM)),--sim)
+NAMED = $(if $(DOMAIN),--domain $(DOMAIN))
 
 # A stamp for each lock, so that pip runs only when a lock has changed.
 RUN_STAMP := $(VENV)/.installed
@@ -41,6 +46,38 @@ rotate-keys: $(RUN_STAMP) ## Put stored passwords under a new key, while service
 clean: ## Stop, and forget the data of `make run`
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local_stack stop --data-dir $(DATA); fi
 	@rm -rf $(DATA)
+
+.PHONY: secrets
+secrets: $(RUN_STAMP) ## Make the swarm's secrets, and an encrypted copy of them: FROM=dir RENEW=name
+	@$(DEPLOY) secrets --stack $(STACK) $(if $(FROM),--from $(FROM)) $(if $(RENEW),--renew $(RENEW)) $(ARGS)
+
+.PHONY: open-copy
+open-copy: $(RUN_STAMP) ## Print a secret of an encrypted copy: FILE=... NAME=key_ring
+	@$(DEPLOY) open-copy $(FILE) $(NAME)
+
+.PHONY: certs
+certs: $(RUN_STAMP) ## Give nginx a certificate: CERT=fullchain.pem KEY=privkey.pem, or one made here
+	@$(DEPLOY) certs --stack $(STACK) $(SIMULATED) $(NAMED) $(if $(CERT),--chain $(CERT)) $(if $(KEY),--key $(KEY)) $(ARGS)
+
+.PHONY: deploy
+deploy: $(RUN_STAMP) ## Deploy on this Swarm, the first time or again: DOMAIN=... (SIM=1: simulated)
+	@$(DEPLOY) deploy --stack $(STACK) $(SIMULATED) $(NAMED) $(if $(WITHOUT),--without $(WITHOUT)) $(ARGS)
+
+.PHONY: status
+status: $(RUN_STAMP) ## What runs on the Swarm, and what is wrong
+	@$(DEPLOY) status --stack $(STACK)
+
+.PHONY: scale
+scale: $(RUN_STAMP) ## Scale a pool with its terminals: SERVICE=api-pool N=5
+	@$(DEPLOY) scale --stack $(STACK) $(SERVICE) $(N)
+
+.PHONY: logs
+logs: $(RUN_STAMP) ## Logs of the Swarm's services: SERVICE=api-pool ARGS=--follow
+	@$(DEPLOY) logs --stack $(STACK) $(SERVICE) $(ARGS)
+
+.PHONY: undeploy
+undeploy: $(RUN_STAMP) ## Remove the stack; data and secrets stay (ARGS="--data --secrets": not)
+	@$(DEPLOY) undeploy --stack $(STACK) $(ARGS)
 
 .PHONY: test
 test: lint unit ## Lint, types, doors and the fast tests (under five minutes)

@@ -94,7 +94,7 @@ def read_deployment(path: Path, *, domain: str | None, simulated: bool) -> Deplo
     if "domain" not in given:
         raise DeploymentInvalid(
             "nobody says under which name clients come: make deploy DOMAIN=mt5.example.com,"
-            f" or domain = \"…\" in {path} (deployment.example.toml has all settings)"
+            f' or domain = "…" in {path} (deployment.example.toml has all settings)'
         )
     try:
         return msgspec.convert(given, Deployment)

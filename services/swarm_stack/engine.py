@@ -40,8 +40,16 @@ class Engine:
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
         timeout_s: float = PATIENCE_S,
+        both: bool = False,
     ) -> str:
         """What the command printed on its standard output, stripped.
+
+        Args:
+            arguments: Of docker.
+            stdin: What it reads.
+            env: More environment.
+            timeout_s: After so long it has failed.
+            both: Standard error besides: that of containers, for `logs`.
 
         Raises:
             EngineFailed: It ended with another code than 0, or not in time.
@@ -67,7 +75,8 @@ class Engine:
         if done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()
             raise EngineFailed(f"docker {' '.join(arguments[:2])}: {said}")
-        return done.stdout.decode(errors="replace").strip()
+        printed = done.stdout + done.stderr if both else done.stdout
+        return printed.decode(errors="replace").strip()
 
     def show(self, *arguments: str, env: Mapping[str, str] | None = None) -> int:
         """Run a command that prints for the person at the terminal; its exit code."""
@@ -88,7 +97,7 @@ class Engine:
         """
         if not names:
             return []
-        found: list[dict[str, Any]] = json.loads(self.run(kind, "inspect", *names))
+        found: list[dict[str, Any]] = json.loads(self.run("inspect", "--type", kind, *names))
         return found
 
     def build(self, dockerfile: Path, tag: str, options: Sequence[str] = ()) -> None:
@@ -124,5 +133,3 @@ class Engine:
     @staticmethod
     def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
         return {**os.environ, **(env or {})}
-
-

@@ -62,18 +62,18 @@ def _owner() -> Values:
 
 
 def _redis() -> Values:
-    # Read, write and publish; nothing that reconfigures, stops or empties the server.
     pools, exporter, backup = token(), token(), token()
-    acl = [
-        "user default off",
-        f"user mt5 on #{_digest(pools)} ~* &* +@all -@admin -@dangerous +info +keys",
-        f"user mt5_exporter on #{_digest(exporter)} resetkeys resetchannels -@all"
-        " +info +ping +client|list +config|get +latency|latest +slowlog|len",
-        f"user mt5_backup on #{_digest(backup)} resetkeys resetchannels -@all"
-        " +psync +sync +replconf +ping",
-    ]
+    users = {
+        # Read, write and publish; nothing that reconfigures, stops or empties the server.
+        f"mt5 on #{_digest(pools)}": "~* &* +@all -@admin -@dangerous +info +keys",
+        f"mt5_exporter on #{_digest(exporter)}": "resetkeys resetchannels -@all +info +ping"
+        " +client|list +config|get +latency|latest +slowlog|len",
+        f"mt5_backup on #{_digest(backup)}": "resetkeys resetchannels -@all +psync +sync +replconf"
+        " +ping",
+    }
+    lines = ["user default off", *(f"user {who} {may}" for who, may in users.items())]
     return {
-        "redis_acl": "".join(f"{line}\n" for line in acl).encode(),
+        "redis_acl": "".join(f"{line}\n" for line in lines).encode(),
         "redis_url": f"redis://mt5:{pools}@{REDIS}".encode(),
         # What the exporter wants: passwords by the address it asks.
         "redis_exporter_passwords": json.dumps({EXPORTED_REDIS: exporter}).encode(),

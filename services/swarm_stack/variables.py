@@ -34,7 +34,9 @@ class Replicas:
     of: Mapping[str, int]
 
     @classmethod
-    def wanted(cls, sizes: Sizes, present: Mapping[str, int], without: frozenset[str]) -> "Replicas":
+    def wanted(
+        cls, sizes: Sizes, present: Mapping[str, int], without: frozenset[str]
+    ) -> "Replicas":
         """As many as there are, otherwise the least; none of what is left out.
 
         Args:

@@ -75,6 +75,10 @@ scale: $(RUN_STAMP) ## Scale a pool with its terminals: SERVICE=api-pool N=5
 logs: $(RUN_STAMP) ## Logs of the Swarm's services: SERVICE=api-pool ARGS=--follow
 	@$(DEPLOY) logs --stack $(STACK) $(SERVICE) $(ARGS)
 
+.PHONY: sizes
+sizes: $(RUN_STAMP) ## Write docs/sizes.md: what the Swarm stack reserves
+	@$(DEPLOY) sizes
+
 .PHONY: undeploy
 undeploy: $(RUN_STAMP) ## Remove the stack; data and secrets stay (ARGS="--data --secrets": not)
 	@$(DEPLOY) undeploy --stack $(STACK) $(ARGS)

@@ -6,8 +6,9 @@ how Docker secrets arrive.
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -67,3 +68,24 @@ class ServiceSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What is given in code wins over the environment, and that over secret files."""
         return init_settings, env_settings, SecretFiles(settings_cls)
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def from_environment(kind: type[S]) -> S:
+    """The settings of a process, or its end with a line that says what to mend.
+
+    Raises:
+        SystemExit: Some are missing, or have values they may not have. Values are not shown.
+    """
+    try:
+        return kind()
+    except ValidationError as invalid:
+        found = [
+            f"{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in invalid.errors()
+        ]
+    except (OSError, ValueError) as unread:
+        found = [str(unread)]
+    raise SystemExit("settings: " + "; ".join(found))

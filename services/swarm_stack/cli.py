@@ -19,9 +19,10 @@ from swarm_stack.jobs import JobFailed
 from swarm_stack.observed import services_of, stack_is_gone
 from swarm_stack.offline_copy import CopyUnreadable, read_copy, write_copy
 from swarm_stack.removal import remove_stack
+from swarm_stack.resources import sizes_page
 from swarm_stack.secret_groups import made
 from swarm_stack.sizes import read_sizes
-from swarm_stack.stack import Deployer, DeployFailed, DeployRefused, Plan
+from swarm_stack.stack import MAIN_FILE, Deployer, DeployFailed, DeployRefused, Plan
 from swarm_stack.status import show_status
 from swarm_stack.swarm_secrets import SecretsMissing, SwarmSecrets
 
@@ -43,9 +44,13 @@ FAILURES: Final = (
     scaling.ScaleRefused,
 )
 CERTIFICATES: Final = Path("certs")
+SIZES_PAGE: Final = Path("docs/sizes.md")
 
 Stack = Annotated[str, typer.Option(envvar="STACK", help="Name of the stack.", metavar="STACK")]
 Simulated = Annotated[bool, typer.Option("--sim", help="On simulated terminals.")]
+Settings = Annotated[
+    Path, typer.Option(envvar="DEPLOYMENT", help="The deployment's settings, TOML.")
+]
 Domain = Annotated[str | None, typer.Option(help="The name under which clients come.")]
 PassphraseFile = Annotated[
     Path | None,
@@ -59,10 +64,11 @@ def main() -> None:
 
 
 @app.command()
-def deploy(
+def deploy(  # noqa: PLR0913, PLR0917 - options of a command
     stack: Stack = "mt5",
     sim: Simulated = False,
     domain: Domain = None,
+    settings: Settings = DEPLOYMENT_FILE,
     without: Annotated[str, typer.Option(help="Services to leave out, by commas: grafana.")] = "",
     extra: Annotated[
         list[Path] | None, typer.Option(help="More stack files, which override.")
@@ -74,7 +80,7 @@ def deploy(
         engine = _engine()
         plan = Plan(
             stack=stack,
-            deployment=read_deployment(DEPLOYMENT_FILE, domain=domain, simulated=sim),
+            deployment=read_deployment(settings, domain=domain, simulated=sim),
             sizes=read_sizes(),
             simulated=sim,
             without=frozenset(name.strip() for name in without.split(",") if name.strip()),
@@ -88,10 +94,15 @@ def deploy(
 
 
 @app.command()
-def build(stack: Stack = "mt5", sim: Simulated = False, domain: Domain = None) -> None:
+def build(
+    stack: Stack = "mt5",
+    sim: Simulated = False,
+    domain: Domain = None,
+    settings: Settings = DEPLOYMENT_FILE,
+) -> None:
     """Build the images, and publish them where deployment.toml names a registry."""
     with _told():
-        _deployer(stack, sim=sim, domain=domain).build()
+        _deployer(stack, read_deployment(settings, domain=domain, simulated=sim), sim=sim).build()
 
 
 @app.command()
@@ -192,18 +203,20 @@ def certs(
     stack: Stack = "mt5",
     sim: Simulated = False,
     domain: Domain = None,
+    settings: Settings = DEPLOYMENT_FILE,
     chain: Annotated[Path | None, typer.Option(help="A certificate chain, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
 ) -> None:
     """Give nginx a certificate: yours, or one made here, which only a trial is content with."""
     with _told():
-        deployer = _deployer(stack, sim=sim, domain=domain)
+        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        deployer = _deployer(stack, deployment, sim=sim)
         if (chain is None) != (key is None):
             _fail("a certificate and its key come together: CERT=fullchain.pem KEY=privkey.pem")
         if chain is not None and key is not None:
             certificate = read_certificate(chain, key)
         else:
-            certificate = self_signed(_deployment(sim=sim, domain=domain).domain)
+            certificate = self_signed(deployment.domain)
             CERTIFICATES.mkdir(exist_ok=True)
             (CERTIFICATES / "certificate.pem").write_bytes(certificate.chain)
             _say(
@@ -213,6 +226,14 @@ def certs(
         deployer.build()
         deployer.install_certificate(certificate)
         _say(f"nginx has it; it expires on {certificate.expires:%Y-%m-%d}")
+
+
+@app.command()
+def sizes() -> None:
+    """Write docs/sizes.md: what the stack reserves."""
+    with _told():
+        SIZES_PAGE.write_text(sizes_page(MAIN_FILE, read_sizes()), encoding="utf-8")
+        _say(f"wrote {SIZES_PAGE}")
 
 
 @app.command()
@@ -237,14 +258,9 @@ def undeploy(
             _say(f"the data stays in volumes {stack}_*; make undeploy ARGS=--data removes it")
 
 
-def _deployer(stack: str, *, sim: bool, domain: str | None) -> Deployer:
-    deployment = _deployment(sim=sim, domain=domain)
+def _deployer(stack: str, deployment: Deployment, *, sim: bool) -> Deployer:
     plan = Plan(stack=stack, deployment=deployment, sizes=read_sizes(), simulated=sim)
     return Deployer(_engine(), plan, _say)
-
-
-def _deployment(*, sim: bool, domain: str | None) -> Deployment:
-    return read_deployment(DEPLOYMENT_FILE, domain=domain, simulated=sim)
 
 
 def _engine() -> Engine:

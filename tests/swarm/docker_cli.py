@@ -64,7 +64,9 @@ class Docker:
         Raises:
             DockerFailed: It failed.
         """
-        with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
+        with subprocess.Popen(
+            ["/bin/tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE
+        ) as tar:
             done = subprocess.run(
                 [CLIENT, "import", "--change", change, "-", image],
                 stdin=tar.stdout,

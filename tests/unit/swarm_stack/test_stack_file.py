@@ -1,0 +1,158 @@
+"""What the stack file promises, read as Docker reads it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from swarm_stack.deployment import Deployment
+from swarm_stack.images import CORE, SIMULATED, TERMINAL, version_of
+from swarm_stack.resources import read_needs, sizes_page
+from swarm_stack.secret_groups import ALL
+from swarm_stack.sizes import read_sizes
+from swarm_stack.terminals import api_slots, generated_configs, stream_slots
+from swarm_stack.variables import CONFIG_FILES, POOLS, Replicas, variables
+
+MAIN, SIM = Path("docker-stack.yml"), Path("docker-stack.sim.yml")
+SIZES = read_sizes(Path("config/stack.toml"))
+STACK: dict[str, Any] = yaml.safe_load(MAIN.read_text())
+SERVICES: dict[str, dict[str, Any]] = STACK["services"]
+VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)[^}]*\}")
+# Hold volumes of their own, or ports: two of them cannot be at once.
+STOP_FIRST = {"nginx", "mt5-api", "mt5-stream", "mt5-market", "redis", "postgres", "backup",
+              "prometheus", "alertmanager", "grafana"}  # fmt: skip
+
+
+def values() -> dict[str, str]:
+    names = {name: f"mt5_{name}_v1" for name in ALL}
+    found = variables("mt5", "v", Deployment(domain="x"), SIZES, names)
+    found |= Replicas.wanted(SIZES, {}, frozenset()).variables()
+    hashed = [*CONFIG_FILES, *(name.upper() for name in generated_configs(SIZES))]
+    return found | {f"{name}_HASH": "0" for name in hashed}
+
+
+@pytest.mark.parametrize("file", [MAIN, SIM])
+def test_every_variable_gets_a_value_and_none_is_for_nothing(file: Path) -> None:
+    asked = set(VARIABLE.findall(file.read_text()))
+    assert asked <= values().keys()
+    if file is MAIN:
+        # The owner's and the keys' URLs are for jobs, which get them by their names.
+        for_jobs = {"SECRET_OWNER_DATABASE_URL", "SECRET_KEYS_DATABASE_URL"}
+        assert values().keys() - asked == for_jobs
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+    assert service["deploy"]["endpoint_mode"] == "dnsrr"
+    assert "max_attempts" not in service["deploy"]["restart_policy"]
+    need = read_needs(MAIN)[name]
+    assert 0 < need.reserved_gb <= need.limit_gb
+    assert 0 < need.reserved_cores <= need.limit_cores
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_image_has_a_version_and_no_service_holds_a_secret_in_its_environment(
+    name: str,
+) -> None:
+    service = SERVICES[name]
+    tag = service["image"].rpartition(":")[2]
+    assert tag not in {"latest", "", service["image"]}
+    for variable, value in service.get("environment", {}).items():
+        if re.search(r"PASSWORD|SECRET|KEY|TOKEN", variable) and "TERMINALS" not in variable:
+            assert str(value).startswith(("/run/secrets/", "/etc/grafana/tls/")) or not value, (
+                variable
+            )
+
+
+def test_only_pools_and_terminals_are_in_the_terminals_network() -> None:
+    joined = {name for name, service in SERVICES.items() if "terminals" in service["networks"]}
+    assert joined == {*POOLS, *POOLS.values(), "mt5-market"}
+    assert "encrypted" in STACK["networks"]["terminals"]["driver_opts"]
+    for name in ("mt5-api", "mt5-stream", "mt5-market"):
+        assert SERVICES[name]["networks"] == ["terminals"]
+        assert "ports" not in SERVICES[name]
+
+
+def test_only_nginx_and_grafana_publish_ports_and_keep_clients_addresses() -> None:
+    published = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
+    assert published.keys() == {"nginx", "grafana"}
+    assert {port["mode"] for ports in published.values() for port in ports} == {"host"}
+
+
+def test_pools_start_first_and_roll_back_and_what_has_a_volume_stops_first() -> None:
+    for name, service in SERVICES.items():
+        update = service["deploy"].get("update_config", {})
+        if name in POOLS:
+            assert update["order"] == "start-first"
+            assert update["failure_action"] == "rollback"
+        if name in STOP_FIRST:
+            assert update["order"] == "stop-first"
+
+
+@pytest.mark.parametrize(
+    ("name", "at_least_s"),
+    [("api-pool", 65), ("websocket-pool", 20), ("mt5-api", 70), ("mt5-stream", 70)],
+)
+def test_whoever_drains_is_given_the_time(name: str, at_least_s: int) -> None:
+    assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= at_least_s
+
+
+def test_a_terminal_takes_what_is_assumed_of_it() -> None:
+    needs, assumed = read_needs(MAIN), SIZES.terminals
+    for name, each in (
+        ("mt5-api", assumed.api),
+        ("mt5-stream", assumed.stream),
+        ("mt5-market", assumed.market),
+    ):
+        assert needs[name].reserved_gb == pytest.approx(each * assumed.reserved_gb, abs=0.01)
+        assert needs[name].limit_gb == pytest.approx(each * assumed.limit_gb, abs=0.01)
+
+
+def test_the_page_of_sizes_is_up_to_date() -> None:
+    assert Path("docs/sizes.md").read_text() == sizes_page(MAIN, SIZES), "make sizes"
+
+
+def test_slots_own_the_terminals_that_the_list_has_for_them() -> None:
+    for slots in (api_slots(SIZES), stream_slots(SIZES)):
+        listed = {one.terminal_id: one for one in slots.terminals()}
+        assert len(listed) == slots.most * slots.each
+        for number, terminal_id in enumerate(slots.ids("2")):
+            assert listed[terminal_id].host == f"{slots.service}-2"
+            assert listed[terminal_id].port == 8001 + number
+
+
+def test_secrets_of_the_stack_are_those_that_are_made() -> None:
+    assert set(STACK["secrets"]) == set(ALL) - {"owner_database_url", "keys_database_url"}
+    used = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
+    assert used == set(STACK["secrets"])
+
+
+def test_our_images_are_those_that_are_built() -> None:
+    used = {
+        match[1]
+        for file in (MAIN, SIM)
+        for match in re.finditer(r"\$\{REGISTRY\}([a-z0-9-]+):\$\{VERSION", file.read_text())
+    }
+    assert used == {image.name for image in (*CORE, SIMULATED, TERMINAL)} - {"mt5-ops"}
+
+
+def test_the_version_of_the_images_is_that_of_what_they_are_made_from(tmp_path: Path) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / ".dockerignore").write_text("*\n")
+    file = tmp_path / "services/main.py"
+    file.write_text("one")
+    first = version_of(tmp_path)
+    assert version_of(tmp_path) == first
+    (tmp_path / "services/__pycache__").mkdir()
+    (tmp_path / "services/__pycache__/main.pyc").write_bytes(b"x")
+    (tmp_path / "README.md").write_text("not in an image")
+    assert version_of(tmp_path) == first
+    file.write_text("two")
+    assert version_of(tmp_path) != first

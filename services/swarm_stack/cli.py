@@ -199,13 +199,16 @@ def open_copy(
 
 
 @app.command()
-def certs(
+def certs(  # noqa: PLR0913, PLR0917 - options of a command
     stack: Stack = "mt5",
     sim: Simulated = False,
     domain: Domain = None,
     settings: Settings = DEPLOYMENT_FILE,
     chain: Annotated[Path | None, typer.Option(help="A certificate chain, PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    made_in: Annotated[
+        Path, typer.Option("--out", help="Where a certificate made here is written.")
+    ] = CERTIFICATES,
 ) -> None:
     """Give nginx a certificate: yours, or one made here, which only a trial is content with."""
     with _told():
@@ -217,11 +220,11 @@ def certs(
             certificate = read_certificate(chain, key)
         else:
             certificate = self_signed(deployment.domain)
-            CERTIFICATES.mkdir(exist_ok=True)
-            (CERTIFICATES / "certificate.pem").write_bytes(certificate.chain)
+            made_in.mkdir(parents=True, exist_ok=True)
+            (made_in / "certificate.pem").write_bytes(certificate.chain)
             _say(
                 "made a certificate that nobody trusts by himself; for a trial:"
-                f" curl --cacert {CERTIFICATES}/certificate.pem ..."
+                f" curl --cacert {made_in}/certificate.pem ..."
             )
         deployer.build()
         deployer.install_certificate(certificate)

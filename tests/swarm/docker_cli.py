@@ -81,6 +81,10 @@ class Docker:
         """What the command printed, as JSON."""
         return json.loads(self(*arguments))
 
+    def json_lines(self, *arguments: str) -> list[Any]:
+        """What the command printed, as JSON by lines."""
+        return [json.loads(line) for line in self.lines(*arguments)]
+
     def lines(self, *arguments: str) -> list[str]:
         """What the command printed, by lines."""
         return self(*arguments).splitlines()

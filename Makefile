@@ -95,6 +95,10 @@ test-long: $(DEV_STAMP) test-client ## The slow tests: storms, RPyC versions, a 
 	@$(BIN)/pytest -n 2 --dist loadfile -m long
 	@$(BIN)/pytest tests/long
 
+.PHONY: test-swarm
+test-swarm: $(DEV_STAMP) ## The stack on a real Swarm of its own (root; needs docker.io and debootstrap)
+	@MT5_SWARM_RECORD=$(RECORD) $(BIN)/pytest tests/swarm
+
 .PHONY: test-client
 test-client: $(CLIENT_STAMP) ## The TypeScript client: types and tests (needs Node 20 and npm)
 	@npm --prefix $(CLIENT) test --silent
@@ -123,10 +127,6 @@ screenshot: $(DEV_STAMP) ## Take docs/console.png anew (needs chromium)
 .PHONY: image
 image: ## Build the image mt5-terminal-sim: BASE=python:3.13-slim (needs Docker)
 	@docker build --build-arg BASE=$(BASE) -f services/terminal_sim/Dockerfile -t mt5-terminal-sim .
-
-.PHONY: test-image
-test-image: $(DEV_STAMP) ## Try the image in containers of its own (needs Docker and `make image`)
-	@$(BIN)/pytest tests/swarm
 
 .PHONY: conformance
 conformance: $(DEV_STAMP) ## Run the conformance matrix and write docs/conformance.md

@@ -1,11 +1,13 @@
 """The stack under test: deployed by the same commands that an operator has."""
 
+import json
 import os
 import secrets
 import signal
 import ssl
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,24 @@ ORIGIN = "https://localhost:18443"
 COMMAND_S = 900.0
 ACCOUNTS = 12
 PLAN = ClusterPlan(accounts=ACCOUNTS, positions=3)
+OURS = "{{.Repository}}:{{.Tag}}"
+# All at once, since a door behind which nobody is keeps one waiting.
+PROBE = """
+import asyncio, json, sys
+async def opens(host, port):
+    try:
+        async with asyncio.timeout(3):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+        return (host, port)
+    except OSError:
+        return None
+async def main():
+    doors = json.loads(sys.argv[1])
+    found = await asyncio.gather(*(opens(*door) for door in doors))
+    print(json.dumps([door for door in found if door]))
+asyncio.run(main())
+"""
 
 
 class CommandFailed(AssertionError):
@@ -153,6 +173,119 @@ class Deployed:
             f"{service} does not have {count} healthy replicas: {self.containers(service)}",
             patience_s,
         )
+
+    def addresses(self) -> dict[str, list[str]]:
+        """Every address of every container of the stack, by service."""
+        found: dict[str, list[str]] = {}
+        label = f"label=com.docker.stack.namespace={STACK}"
+        ids = self.docker("ps", "--quiet", "--no-trunc", "--filter", label).split()
+        for one in self.docker.json("inspect", *ids):
+            service = one["Config"]["Labels"]["com.docker.swarm.service.name"]
+            networks = one["NetworkSettings"]["Networks"].values()
+            places = [network["IPAddress"] for network in networks if network["IPAddress"]]
+            # Also its address on the bridge to the outside, which all containers have.
+            printed = self.docker("exec", one["Id"], "hostname", "-I", check=False)
+            found.setdefault(service.removeprefix(f"{STACK}_"), []).extend(
+                sorted({*places, *printed.split()})
+            )
+        return found
+
+    def probe(
+        self, network: str, hosts: Sequence[str], ports: Sequence[int]
+    ) -> set[tuple[str, int]]:
+        """Which of these doors open to a container that joins one of the stack's networks."""
+        name = f"{STACK}-probe-{network}"
+        doors = json.dumps([(host, port) for host in hosts for port in ports])
+        self.docker(
+            *("service", "create", "--mode", "replicated-job", "--restart-condition", "none"),
+            *("--detach", "--name", name, "--network", f"{STACK}_{network}"),
+            *("python:3.13-slim-trixie", "python3", "-c", PROBE, doors),
+        )
+        try:
+            printed = wait_for(
+                lambda: self.docker("service", "logs", "--raw", name, check=False),
+                f"the probe in {network} says nothing",
+            )
+        finally:
+            self.docker("service", "rm", name)
+        return {(host, port) for host, port in json.loads(printed)}
+
+    # -- what must not be seen ------------------------------------------------------------------
+
+    def needles(self) -> dict[str, bytes]:
+        """Everything that is secret, by name: what is in the copy, and the parts of it."""
+        names = self.make("open-copy", f"FILE={self.copy}").split()
+        values = {name: self.secret(name).encode() for name in names}
+        found = {name: value for name, value in values.items() if not name.endswith("_keys")}
+        del found["redis_acl"]
+        for name, value in values.items():
+            if name.endswith("_url"):
+                found[f"password of {name}"] = value.split(b":")[2].partition(b"@")[0]
+        ring = json.loads(found.pop("key_ring"))
+        found |= {f"key {key_id}": key.encode() for key_id, key in ring["keys"].items()}
+        exporter = json.loads(found.pop("redis_exporter_passwords"))
+        found |= {f"exporter of {where}": text.encode() for where, text in exporter.items()}
+        accounts = self.accounts.values()
+        return found | {f"password of {one.account_id}": one.password.encode() for one in accounts}
+
+    def search(self, needles: Mapping[str, bytes]) -> list[str]:
+        """Where a secret is seen: specifications, environments, arguments, logs, image layers."""
+        docker, label = self.docker, f"label=com.docker.stack.namespace={STACK}"
+        containers = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split()
+        services = docker("service", "ls", "--quiet", "--filter", label).split()
+        tasks = docker("service", "ps", "--quiet", "--no-trunc", *services).split()
+        places = {
+            "inspected containers": docker("inspect", *containers).encode(),
+            "inspected services": docker("service", "inspect", *services).encode(),
+            "inspected tasks": docker("inspect", "--type", "task", *tasks).encode(),
+            "inspected secrets": docker(
+                "secret", "inspect", *docker("secret", "ls", "-q").split()
+            ).encode(),
+        }
+        for one in containers:
+            name = docker("inspect", "--format", "{{.Name}}", one)
+            places[f"log of {name}"] = docker("logs", one, both=True).encode()
+        for process in self._processes(containers):
+            for part in ("environ", "cmdline"):
+                try:
+                    places[f"{part} of process {process}"] = Path(
+                        f"/proc/{process}/{part}"
+                    ).read_bytes()
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+        for config in docker("config", "ls", "--quiet").split():
+            places[f"config {config}"] = docker("config", "inspect", config).encode()
+        seen = [
+            f"{name} in {place}"
+            for place, text in places.items()
+            for name, needle in needles.items()
+            if needle in text
+        ]
+        images = {line for line in docker.lines("image", "ls", "--format", OURS) if "mt5-" in line}
+        return seen + [found for image in sorted(images) for found in self._layers(image, needles)]
+
+    def _processes(self, containers: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        for one in containers:
+            listed = self.docker("top", one, "-eo", "pid", check=False).split()[1:]
+            found += listed
+        return found
+
+    def _layers(self, image: str, needles: Mapping[str, bytes]) -> list[str]:
+        """What of it is in the layers of an image, which are tar files."""
+        longest = max(map(len, needles.values()))
+        seen: set[str] = set()
+        with subprocess.Popen(
+            [CLIENT, "save", image], stdout=subprocess.PIPE, env=self.docker.environment
+        ) as saving:
+            assert saving.stdout is not None
+            tail = b""
+            while chunk := saving.stdout.read(1 << 24):
+                text = tail + chunk
+                seen |= {name for name, needle in needles.items() if needle in text}
+                tail = text[-longest:]
+        assert saving.returncode == 0, f"docker save {image}"
+        return [f"{name} in image {image}" for name in sorted(seen)]
 
     # -- how it is reached -----------------------------------------------------------------------
 

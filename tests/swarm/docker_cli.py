@@ -38,8 +38,9 @@ class Docker:
         timeout: float = 120,
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
+        both: bool = False,
     ) -> str:
-        """What the command printed, stripped; standard error only where it fails.
+        """What the command printed, stripped; standard error only where `both` is set.
 
         Raises:
             DockerFailed: It failed, and `check` is set.
@@ -56,7 +57,8 @@ class Docker:
         if check and done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()
             raise DockerFailed(f"docker {' '.join(arguments)}: {said}")
-        return done.stdout.decode(errors="replace").strip()
+        printed = done.stdout + done.stderr if both else done.stdout
+        return printed.decode(errors="replace").strip()
 
     def import_root(self, root: Path, image: str, change: str) -> None:
         """Make an image of a root file system.

@@ -141,6 +141,53 @@ class Watch:
         return None
 
 
+class Writer:
+    """Connects and disconnects accounts by turns, and knows what was acknowledged last.
+
+    Args:
+        traffic: Whose client it uses.
+        accounts: Which nobody else touches.
+    """
+
+    def __init__(self, traffic: "Traffic", accounts: Sequence[ClusterAccount]) -> None:
+        self.acknowledged: dict[str, str] = {}
+        self.count = 0
+        self._traffic = traffic
+        self._accounts = accounts
+        self._over = False
+
+    async def run(self) -> None:
+        """Until `finish`; what was not acknowledged is tried until it is."""
+        for account in itertools.cycle(self._accounts):
+            if self._over:
+                return
+            was = self.acknowledged.get(account.account_id)
+            wanted = "disconnected" if was == "connected" else "connected"
+            # What is on its way may happen or not, whatever we are told.
+            self.acknowledged.pop(account.account_id, None)
+            while not await self._set(account, wanted):
+                await asyncio.sleep(0.2)
+            self.acknowledged[account.account_id] = wanted
+            self.count += 1
+
+    def finish(self) -> None:
+        """End after the change that is under way."""
+        self._over = True
+
+    async def _set(self, account: ClusterAccount, wanted: str) -> bool:
+        body: dict[str, object] = {"account_id": account.account_id}
+        path = "/api/mt5/disconnect"
+        if wanted == "connected":
+            path, body = "/api/mt5/connect", account.connect_body()
+        headers = {"X-User-ID": str(account.user_id)}
+        try:
+            answer = await self._traffic.client.post(path, json=body, headers=headers)
+        except httpx.TransportError:
+            return False
+        # One that was carried out although nobody said so is a conflict when it is repeated.
+        return answer.is_success or (wanted == "disconnected" and answer.status_code == 409)
+
+
 class Traffic:
     """Readers and watchers of some accounts of a deployed stack.
 

@@ -125,7 +125,7 @@ async def test_a_container_is_killed(
     count = len(stack.containers(service))
     async with traffic.flowing() as flowing, _writing(flowing, stack) as writer:
         killed = time.monotonic()
-        stack.kill(sorted(stack.containers(service))[0])
+        stack.kill(min(stack.containers(service)))
         good_s = await flowing.until_good(killed)
         await asyncio.to_thread(stack.wait_healthy, service, count)
     figures.seconds(f"kill -9 of {service}, until all is good", good_s)

@@ -1,5 +1,7 @@
 -- The schema of mt5-swarm, for an empty PostgreSQL 15 to 18. It needs no contrib extension.
 --
+-- It is the result of all files in migrations/, which a deployment applies; a test compares the two.
+--
 -- Applying it again changes nothing that stands and keeps every row. The role that applies it owns
 -- everything in it: the owner of the database, with CREATEROLE; superuser is not needed.
 --
@@ -17,12 +19,16 @@ DO $roles$
 DECLARE
     v_role TEXT;
 BEGIN
-    FOREACH v_role IN ARRAY ARRAY['mt5_app', 'mt5_worker', 'mt5_keys', 'mt5_monitor'] LOOP
+    FOREACH v_role IN ARRAY ARRAY[
+        'mt5_app', 'mt5_worker', 'mt5_keys', 'mt5_monitor', 'mt5_backup'
+    ] LOOP
         BEGIN
             -- No password here: the deployment sets them. The monitor is granted to whoever reads.
+            -- Where there are backups, the server has made mt5_backup already, with REPLICATION.
             EXECUTE format(
                 'CREATE ROLE %I %s NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION',
-                v_role, CASE v_role WHEN 'mt5_monitor' THEN 'NOLOGIN' ELSE 'LOGIN' END);
+                v_role,
+                CASE WHEN v_role IN ('mt5_monitor', 'mt5_backup') THEN 'NOLOGIN' ELSE 'LOGIN' END);
         EXCEPTION
             -- Roles belong to the cluster: another database of it may have made them already.
             WHEN duplicate_object OR unique_violation THEN NULL;
@@ -42,7 +48,7 @@ END
 $roles$;
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO mt5_app, mt5_worker, mt5_keys, mt5_monitor;
+GRANT USAGE ON SCHEMA public TO mt5_app, mt5_worker, mt5_keys, mt5_monitor, mt5_backup;
 
 -- ---------------------------------------------------------------------------------------- tables
 
@@ -481,14 +487,14 @@ COMMENT ON VIEW monitoring_dashboard IS
 REVOKE ALL ON
     accounts, account_state_transitions, websocket_subscriptions, instance_registry,
     terminal_events, audit_log, api_request_logs, api_request_logs_default, monitoring_dashboard
-FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor;
+FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor, mt5_backup;
 REVOKE ALL ON FUNCTION
     update_updated_at_column(), record_account_state(), refuse_change(),
     get_instance_for_account(BIGINT, TEXT), ensure_request_log_partitions(INTEGER),
     drop_request_log_partitions(INTEGER), mend_connecting(INTEGER),
     beat_subscriptions(TEXT, UUID[]), end_silent_subscriptions(INTEGER),
     forget_subscriptions(INTEGER)
-FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor;
+FROM PUBLIC, mt5_app, mt5_worker, mt5_keys, mt5_monitor, mt5_backup;
 
 -- mt5_app answers a user's requests. What identifies a row is given once and never changed.
 GRANT SELECT, DELETE,
@@ -525,6 +531,9 @@ GRANT SELECT (id, is_active) ON accounts TO mt5_monitor;
 GRANT SELECT (instance_type, assigned_accounts, cpu_usage, memory_usage, active_connections,
     health_status, last_heartbeat) ON instance_registry TO mt5_monitor;
 GRANT SELECT ON monitoring_dashboard TO mt5_monitor;
+
+-- mt5_backup copies the whole cluster, and reads nothing of it but which keys the copy will need.
+GRANT SELECT (encryption_key_id) ON accounts TO mt5_backup;
 
 -- ---------------------------------------------------------------------------------- row security
 
@@ -563,6 +572,8 @@ DROP POLICY IF EXISTS seen_for_rotation ON accounts;
 CREATE POLICY seen_for_rotation ON accounts FOR SELECT TO mt5_keys USING (true);
 DROP POLICY IF EXISTS rotated ON accounts;
 CREATE POLICY rotated ON accounts FOR UPDATE TO mt5_keys USING (true) WITH CHECK (true);
+DROP POLICY IF EXISTS keys_in_use ON accounts;
+CREATE POLICY keys_in_use ON accounts FOR SELECT TO mt5_backup USING (true);
 -- For mend_connecting, which works as the owner: an update must see what it has made of a row.
 DROP POLICY IF EXISTS seen_in_mending ON accounts;
 CREATE POLICY seen_in_mending ON accounts FOR SELECT TO CURRENT_USER

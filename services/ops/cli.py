@@ -9,17 +9,35 @@ from rich.console import Console
 
 from mt5kit.errors import Mt5SwarmError
 from mt5kit.state.postgres import AuditStore, Database, KeyStore
+from ops.logins import OWNER, Login, UrlRefused, login, reached, renew
+from ops.migrating import MigrationFailed, upgrade
 from ops.rewrapping import Rewrapped
 from ops.ring_file import RingFile, RingFileBusy, RingFileFixed
 from ops.rotation import Request, Rotated, Rotation, RotationRefused, free_id
-from ops.settings import Furnished, NotFurnished, furnished, ring_path
+from ops.settings import Furnished, MigrateSettings, NotFurnished, furnished, ring_path
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, no_args_is_help=True)
 out = Console(highlight=False, soft_wrap=True)
 
 # More would fill a screen; the query that finds them all is in docs/operations.md.
 MOST_SHOWN: Final = 20
-FAILURES: Final = (Mt5SwarmError, NotFurnished, RingFileBusy, RingFileFixed, RotationRefused)
+FAILURES: Final = (
+    Mt5SwarmError,
+    MigrationFailed,
+    NotFurnished,
+    RingFileBusy,
+    RingFileFixed,
+    RotationRefused,
+    UrlRefused,
+)
+
+# Each setting's role; the owner first, since it gives the others their passwords.
+ROLES: Final = {
+    "owner_database_url": OWNER,
+    "database_url": "mt5_app",
+    "worker_database_url": "mt5_worker",
+    "keys_database_url": "mt5_keys",
+}
 
 KeyRingOption = Annotated[
     Path | None, typer.Option("--key-ring", help="The vault's key ring; or KEY_RING_FILE.")
@@ -84,14 +102,54 @@ def add_key(
     out.print(f"key {added} is in {path}; {ring.active} stays active")
 
 
-async def _rotate(place: Furnished, request: Request) -> Rotated:
+@app.command()
+def migrate(
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for the server to answer.")
+    ] = 60.0,
+) -> None:
+    """Bring the schema up to date, and the roles' passwords to those in their URLs.
+
+    Reads OWNER_DATABASE_URL_FILE (role mt5_owner), DATABASE_URL_FILE (mt5_app),
+    WORKER_DATABASE_URL_FILE (mt5_worker) and KEYS_DATABASE_URL_FILE (mt5_keys).
+    """
     try:
-        database = await Database.open(
-            place.database_url, application_name="rotate-keys", max_connections=1
+        settings = MigrateSettings.from_environment()
+        owner, *others = (
+            login(setting.upper(), getattr(settings, setting).get_secret_value(), role)
+            for setting, role in ROLES.items()
         )
+        asyncio.run(_migrate(owner, others, wait))
+    except FAILURES as failure:
+        _fail(failure)
+
+
+async def _migrate(owner: Login, others: list[Login], wait_s: float) -> None:
+    database = await _open(owner.dsn.reveal(), "migrate")
+    try:
+        await reached(database, wait_s)
+        await upgrade(owner.dsn.reveal(), _say)
+        for one in others:
+            changed = await renew(database, one)
+            _say(f"{one.role}: {'password set' if changed else 'password as it was'}")
+    finally:
+        await database.aclose()
+
+
+def _say(line: str) -> None:
+    out.print(line, markup=False)
+
+
+async def _open(dsn: str, name: str) -> Database:
+    try:
+        return await Database.open(dsn, application_name=name, max_connections=1)
     except ValueError:
         # Its own message may carry the URL, and that the password.
         raise NotFurnished("the database URL is malformed") from None
+
+
+async def _rotate(place: Furnished, request: Request) -> Rotated:
+    database = await _open(place.database_url, "rotate-keys")
     try:
         with RingFile.held(place.key_ring) as file:
             return await Rotation(file, KeyStore(database), AuditStore(database)).run(request)

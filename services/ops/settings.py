@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from mt5kit.settings import ServiceSettings
 
@@ -27,6 +27,32 @@ class OpsSettings(ServiceSettings):
 
     key_ring_file: Path | None = None
     keys_database_url: SecretStr | None = None
+
+
+class MigrateSettings(ServiceSettings):
+    """The database as its owner, and as each role that gets its password from its URL."""
+
+    owner_database_url: SecretStr
+    database_url: SecretStr
+    worker_database_url: SecretStr
+    keys_database_url: SecretStr
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """What the environment says.
+
+        Raises:
+            NotFurnished: Something is missing, given twice, or its file cannot be read.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            names = [str(fault["loc"][0]).upper() for fault in error.errors()]
+            raise NotFurnished(f"say {', '.join(f'{name}_FILE' for name in names)}") from None
+        except OSError as error:
+            raise NotFurnished(f"{error.filename}: {error.strerror}") from None
+        except ValueError as error:
+            raise NotFurnished(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)

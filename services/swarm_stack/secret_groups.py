@@ -56,7 +56,7 @@ def _database_url(role: str, password: str) -> bytes:
 def _owner() -> Values:
     password = token()
     return {
-        "owner_db_password": password.encode(),
+        "mt5_owner_password": password.encode(),
         "owner_database_url": _database_url("mt5_owner", password),
     }
 
@@ -115,12 +115,12 @@ GROUPS: Final = (
     _single("vnc_password"),
     _single("grafana_password"),
     _single("postgres_password"),
-    Group("owner_database_url", ("owner_database_url", "owner_db_password"), _owner),
+    Group("owner_database_url", ("owner_database_url", "mt5_owner_password"), _owner),
     _database_role("database_url", "mt5_app"),
     _database_role("worker_database_url", "mt5_worker"),
     _database_role("keys_database_url", "mt5_keys"),
-    _single("backup_db_password"),
-    _single("exporter_db_password"),
+    _single("mt5_backup_password"),
+    _single("mt5_exporter_password"),
     Group(
         "redis",
         ("redis_acl", "redis_url", "redis_exporter_passwords", "redis_backup_password"),

@@ -244,7 +244,7 @@ class Deployed:
         }
         for one in containers:
             name = docker("inspect", "--format", "{{.Name}}", one)
-            places[f"log of {name}"] = docker("logs", one, both=True).encode()
+            places[f"log of {name}"] = docker.both("logs", one).encode()
         for process in self._processes(containers):
             for part in ("environ", "cmdline"):
                 try:

@@ -38,9 +38,9 @@ class Docker:
         timeout: float = 120,
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
-        both: bool = False,
+        cwd: Path | None = None,
     ) -> str:
-        """What the command printed, stripped; standard error only where `both` is set.
+        """What the command printed, stripped; standard error only where it fails.
 
         Raises:
             DockerFailed: It failed, and `check` is set.
@@ -51,14 +51,27 @@ class Docker:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             env={**self.environment, **(env or {})},
+            cwd=cwd,
             check=False,
             timeout=timeout,
         )
         if check and done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()
             raise DockerFailed(f"docker {' '.join(arguments)}: {said}")
-        printed = done.stdout + done.stderr if both else done.stdout
-        return printed.decode(errors="replace").strip()
+        return done.stdout.decode(errors="replace").strip()
+
+    def both(self, *arguments: str) -> str:
+        """What the command wrote to standard output and standard error, in its order."""
+        done = subprocess.run(
+            [CLIENT, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            check=False,
+            timeout=120,
+        )
+        return done.stdout.decode(errors="replace")
 
     def import_root(self, root: Path, image: str, change: str) -> None:
         """Make an image of a root file system.

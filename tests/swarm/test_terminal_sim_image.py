@@ -142,7 +142,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(
     container = docker("run", "--detach", "--label", LABEL, *given, IMAGE)
     until("an end", lambda: state(docker, container)["Status"] == "exited")
     assert state(docker, container)["ExitCode"] == 2
-    printed = docker("logs", container, both=True)
+    printed = docker.both("logs", container)
     assert said in printed
     assert len(printed.splitlines()) == 1
 

@@ -289,6 +289,19 @@ async def test_every_statement_without_a_where_stays_in_scope(
     assert tried == {"app": 5, "worker": 8, "keys": 2}[role]
 
 
+async def test_backups_read_the_keys_in_use_and_nothing_else(
+    furnished: AccountRow, owner: asyncpg.Connection
+) -> None:
+    async with owner.transaction():
+        await owner.execute("SET LOCAL ROLE mt5_backup")
+        assert len(await owner.fetch("SELECT encryption_key_id FROM accounts")) == 2
+    readable = await owner.fetch(
+        "SELECT table_name, column_name, privilege_type FROM information_schema.column_privileges"
+        " WHERE grantee = 'mt5_backup'"
+    )
+    assert [tuple(row) for row in readable] == [("accounts", "encryption_key_id", "SELECT")]
+
+
 async def test_every_table_has_a_policy(owner: asyncpg.Connection) -> None:
     bare = await owner.fetch(
         "SELECT relname FROM pg_class c WHERE relnamespace = 'public'::regnamespace"

@@ -8,7 +8,7 @@ import pytest
 from local_stack.embedded import SCHEMA_FILE, RoleDsns
 from mt5kit.domain.accounts import AccountState
 
-ROLES = ["mt5_app", "mt5_worker", "mt5_keys", "mt5_monitor"]
+ROLES = ["mt5_app", "mt5_worker", "mt5_keys", "mt5_monitor", "mt5_backup"]
 SEALED = b"s" * 60
 
 
@@ -146,6 +146,7 @@ async def test_the_app_roles_own_nothing_and_bypass_nothing(owner: asyncpg.Conne
     )
     assert [tuple(role) for role in roles] == [
         ("mt5_app", True, False),
+        ("mt5_backup", False, False),
         ("mt5_keys", True, False),
         ("mt5_monitor", False, False),
         ("mt5_worker", True, False),

@@ -43,7 +43,7 @@ def test_redis_is_told_hashes_of_the_passwords_that_its_clients_get() -> None:
 
 def test_the_owner_of_the_database_has_one_password_in_both_places() -> None:
     fresh = made(NOTHING, {}, NOTHING).swarm
-    assert f":{fresh['owner_db_password'].decode()}@".encode() in fresh["owner_database_url"]
+    assert f":{fresh['mt5_owner_password'].decode()}@".encode() in fresh["owner_database_url"]
 
 
 def test_the_key_ring_is_one_that_services_can_load(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mt5kit.state.postgres.database import (
 )
 from mt5kit.state.postgres.keys import KeyStore, WrappedRow
 from mt5kit.state.postgres.request_logs import RequestLog
+from mt5kit.state.postgres.roles import RolePasswords
 from mt5kit.state.postgres.rows import AccountError, AccountRow, Standing, StoredLogin, WorkerLogin
 from mt5kit.state.postgres.subscriptions import ClosedSocket, OpenSocket, SubscriptionStore
 from mt5kit.state.postgres.worker import InstanceReport, WorkerStore
@@ -33,6 +34,7 @@ __all__ = [
     "KeyStore",
     "OpenSocket",
     "RequestLog",
+    "RolePasswords",
     "Standing",
     "StoredLogin",
     "SubscriptionStore",

@@ -1,0 +1,180 @@
+"""Containers of the stores and their backup, on a network of their own."""
+
+import asyncio
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import asyncpg
+from tests.swarm.bases import BASES, ensure_base
+from tests.swarm.docker_cli import Docker, DockerFailed
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 90.0
+PASSWORDS = ("postgres", "mt5_owner", "mt5_backup", "mt5_exporter")
+
+
+def until(what: str, true: Callable[[], Any]) -> Any:
+    """What the condition gives once it is true.
+
+    Raises:
+        TimeoutError: It is not in time.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := true()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {PATIENCE_S:.0f} s: {what}")
+        time.sleep(0.1)
+    return found
+
+
+def build(docker: Docker, kind: str, base: str) -> str:
+    """Build the image of a store; its name."""
+    ensure_base(docker, next(one for one in BASES if one.name.startswith(f"{base}:")))
+    image = f"mt5-{kind}:test"
+    docker(
+        *("build", "--network=host", "--file", f"services/{kind}/Dockerfile", "--tag", image, "."),
+        timeout=600,
+        cwd=ROOT,
+    )
+    return image
+
+
+class Stores:
+    """Makes containers, volumes and secrets that go together, and removes them.
+
+    Args:
+        docker: The engine's client.
+        secrets_dir: Where the secrets lie, one a file.
+    """
+
+    def __init__(self, docker: Docker, secrets_dir: Path) -> None:
+        self.docker = docker
+        self.secrets_dir = secrets_dir
+        self.name = f"mt5-test-{uuid4().hex[:8]}"
+        self.label = f"mt5-stores={self.name}"
+        docker("network", "create", "--label", self.label, self.name)
+        config = docker.json("network", "inspect", "--format", "{{json .IPAM.Config}}", self.name)
+        self.network: str = config[0]["Subnet"]
+        for role in PASSWORDS:
+            self.secret(f"{role}_password", secrets.token_urlsafe(24))
+
+    def secret(self, name: str, text: str) -> None:
+        """Give a secret to the containers that start from now on."""
+        path = self.secrets_dir / name
+        path.write_text(text)
+        path.chmod(0o644)  # the containers' user is another than ours
+
+    def password(self, role: str) -> str:
+        """What the role's secret holds."""
+        return (self.secrets_dir / f"{role}_password").read_text()
+
+    def volume(self, name: str) -> str:
+        """A volume of ours; made if it is missing."""
+        volume = f"{self.name}-{name}"
+        self.docker("volume", "create", "--label", self.label, volume)
+        return volume
+
+    def run(self, service: str, image: str, *options: str, command: tuple[str, ...] = ()) -> str:
+        """Start a container as the stack would: read-only, known by its service; its name."""
+        name = f"{self.name}-{service}"
+        self.docker(
+            *("run", "--detach", "--name", name, "--label", self.label, "--read-only"),
+            *("--network", self.name, "--network-alias", service, "--tmpfs", "/tmp"),
+            *("--volume", f"{self.secrets_dir}:/run/secrets:ro"),
+            *(*options, image, *command),
+        )
+        return name
+
+    def postgres(self, image: str, *options: str, volume: str = "postgres") -> str:
+        """Start PostgreSQL; its container's name."""
+        return self.run(
+            "postgres",
+            image,
+            *("--tmpfs", "/var/run/postgresql"),
+            *("--volume", f"{self.volume(volume)}:/var/lib/postgresql"),
+            *("--env", f"SERVICES_NETWORK={self.network}", "--env", "LOCK_WAIT_S=0"),
+            *("--health-interval", "1s", *options),
+            command=("-c", "shared_buffers=64MB", "-c", "max_wal_size=128MB"),
+        )
+
+    def state(self, container: str) -> dict[str, Any]:
+        """The state that `docker inspect` gives."""
+        found: dict[str, Any] = self.docker.json("inspect", "-f", "{{json .State}}", container)
+        return found
+
+    def healthy(self, container: str) -> None:
+        """Wait until a container is healthy.
+
+        Raises:
+            TimeoutError: It is not in time; with its log.
+        """
+        try:
+            until("healthy", lambda: self.state(container)["Health"]["Status"] == "healthy")
+        except TimeoutError as late:
+            checks = self.state(container)["Health"]["Log"]
+            raise TimeoutError(f"{late}\n{self.log(container)}\n{checks[-1:]}") from None
+
+    def ended(self, container: str) -> int:
+        """Wait until a container has ended; its exit code."""
+        until("it ends", lambda: not self.state(container)["Running"])
+        return int(self.state(container)["ExitCode"])
+
+    def log(self, container: str) -> str:
+        """All it wrote."""
+        return self.docker.both("logs", container)
+
+    def remove(self, container: str) -> None:
+        """Kill and remove a container; its volumes stay."""
+        self.docker("rm", "--force", container)
+
+    def dsn(self, role: str = "mt5_owner", database: str = "mt5") -> str:
+        """The running PostgreSQL as a role."""
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        address = self.docker("inspect", "-f", form, f"{self.name}-postgres")
+        return f"postgresql://{role}:{quote(self.password(role), safe='')}@{address}/{database}"
+
+    def sql(self, statement: str, role: str = "mt5_owner", database: str = "mt5") -> Any:
+        """The first value that a statement gives."""
+
+        async def run() -> Any:
+            connection = await asyncpg.connect(self.dsn(role, database))
+            try:
+                return await connection.fetchval(statement)
+            finally:
+                await connection.close()
+
+        return asyncio.run(run())
+
+    def close(self) -> None:
+        """Remove everything that has our label."""
+        for container in self.docker.lines("ps", "-aq", "--filter", f"label={self.label}"):
+            self.remove(container)
+        for kind in ("network", "volume"):
+            for name in self.docker.lines(kind, "ls", "-q", "--filter", f"label={self.label}"):
+                self.docker(kind, "rm", name)
+
+
+@contextmanager
+def stores() -> Iterator[Stores]:
+    """Stores on the engine that `DOCKER_HOST` names.
+
+    Raises:
+        DockerFailed: There is no engine.
+    """
+    docker = Docker()
+    if not docker.answers():
+        raise DockerFailed("there is no Docker engine: see DOCKER_HOST")
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        made = Stores(docker, Path(directory))
+        try:
+            yield made
+        finally:
+            made.close()

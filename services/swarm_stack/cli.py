@@ -21,10 +21,11 @@ from swarm_stack.offline_copy import CopyUnreadable, read_copy, write_copy
 from swarm_stack.removal import remove_stack
 from swarm_stack.resources import sizes_page
 from swarm_stack.secret_groups import made
-from swarm_stack.sizes import read_sizes
+from swarm_stack.sizes import Sizes
 from swarm_stack.stack import MAIN_FILE, Deployer, DeployFailed, DeployRefused, Plan
 from swarm_stack.status import show_status
 from swarm_stack.swarm_secrets import SecretsMissing, SwarmSecrets
+from swarm_stack.upstreams import with_slots
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, no_args_is_help=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -44,6 +45,7 @@ FAILURES: Final = (
     scaling.ScaleRefused,
 )
 CERTIFICATES: Final = Path("certs")
+NGINX_CONF: Final = Path("nginx.conf")
 SIZES_PAGE: Final = Path("docs/sizes.md")
 
 Stack = Annotated[str, typer.Option(envvar="STACK", help="Name of the stack.", metavar="STACK")]
@@ -81,7 +83,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - options of a command
         plan = Plan(
             stack=stack,
             deployment=read_deployment(settings, domain=domain, simulated=sim),
-            sizes=read_sizes(),
+            sizes=Sizes.read(),
             simulated=sim,
             without=frozenset(name.strip() for name in without.split(",") if name.strip()),
             extra_files=tuple(extra or ()),
@@ -124,7 +126,7 @@ def scale(
 ) -> None:
     """Scale a pool together with its terminals, without losing a request or a stream."""
     with _told():
-        scaling.scale(_engine(), stack, service, replicas, read_sizes(), _say)
+        scaling.scale(_engine(), stack, service, replicas, Sizes.read(), _say)
 
 
 @app.command()
@@ -233,9 +235,12 @@ def certs(  # noqa: PLR0913, PLR0917 - options of a command
 
 @app.command()
 def sizes() -> None:
-    """Write docs/sizes.md: what the stack reserves."""
+    """Write what is made from config/stack.toml: nginx.conf's slots, and docs/sizes.md."""
     with _told():
-        SIZES_PAGE.write_text(sizes_page(MAIN_FILE, read_sizes()), encoding="utf-8")
+        text = NGINX_CONF.read_text(encoding="utf-8")
+        NGINX_CONF.write_text(with_slots(text, Sizes.read()), encoding="utf-8")
+        _say(f"wrote the slots of {NGINX_CONF}")
+        SIZES_PAGE.write_text(sizes_page(MAIN_FILE, Sizes.read()), encoding="utf-8")
         _say(f"wrote {SIZES_PAGE}")
 
 
@@ -262,7 +267,7 @@ def undeploy(
 
 
 def _deployer(stack: str, deployment: Deployment, *, sim: bool) -> Deployer:
-    plan = Plan(stack=stack, deployment=deployment, sizes=read_sizes(), simulated=sim)
+    plan = Plan(stack=stack, deployment=deployment, sizes=Sizes.read(), simulated=sim)
     return Deployer(_engine(), plan, _say)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from swarm_stack.sizes import Sizes
-from swarm_stack.variables import POOLS, SIZED
+from swarm_stack.variables import POOLS
 
 # The server of the PRD, of which it leaves 12 GB to the system.
 SERVER_GB: Final = 64.0
@@ -68,7 +68,7 @@ def configurations(services: Iterable[str], sizes: Sizes) -> tuple[Configuration
     def counted(which: str, market_replicas: int) -> dict[str, int]:
         counts = dict.fromkeys(names, 1) | {MARKET: market_replicas}
         for pool, terminals in POOLS.items():
-            size = sizes.pools[SIZED[pool]]
+            size = sizes.pools.of(pool)
             counts[pool] = counts[terminals] = size.min if which == "min" else size.max
         return counts
 

@@ -57,7 +57,8 @@ class Restorer:
         ring = self._key_ring()
         counts = self._counts()
         self._report(f"checking whether {to} can be restored")
-        self._say(run_job(self._engine, self._job(("restore", "--check", "--to", to), ring), CHECK_S))
+        check = self._job(("restore", "--check", "--to", to), ring)
+        self._say(run_job(self._engine, check, CHECK_S))
         self._scale(dict.fromkeys(USERS, 0))
         self._scale(dict.fromkeys(STORES, 0))
         try:

@@ -7,7 +7,7 @@ from typing import Final
 from swarm_stack.engine import Engine
 from swarm_stack.observed import Service, services_of
 from swarm_stack.sizes import Sizes
-from swarm_stack.variables import POOLS, SIZED
+from swarm_stack.variables import POOLS
 
 PAUSE_S: Final = 1.0
 # A drain of terminals, a drain of replicas and a start of new ones.
@@ -45,7 +45,7 @@ def steps(service: str, present: dict[str, int], wanted: int, sizes: Sizes) -> l
     if pool is None and service != MARKET:
         scaled = ", ".join((*POOLS, MARKET))
         raise ScaleRefused(f"{service} has exactly one replica; what can be scaled: {scaled}")
-    least, most = (1, sizes.pools[SIZED[pool]].max) if pool else (0, MARKET_MOST)
+    least, most = (1, sizes.pools.of(pool).max) if pool else (0, MARKET_MOST)
     if not least <= wanted <= most:
         raise ScaleRefused(f"{service} may have {least} to {most} replicas (config/stack.toml)")
     names = (POOLS[pool], pool) if pool else (service,)

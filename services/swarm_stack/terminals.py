@@ -52,12 +52,12 @@ class Slots:
 
 def api_slots(sizes: Sizes) -> Slots:
     """Of the API pool: a container for each replica."""
-    return Slots("mt5-api", sizes.pools["api"].max, sizes.terminals.api)
+    return Slots("mt5-api", sizes.pools.api.max, sizes.terminals.api)
 
 
 def stream_slots(sizes: Sizes) -> Slots:
     """Of the WebSocket pool: a container for each replica."""
-    return Slots("mt5-stream", sizes.pools["websocket"].max, sizes.terminals.stream)
+    return Slots("mt5-stream", sizes.pools.websocket.max, sizes.terminals.stream)
 
 
 def generated_configs(sizes: Sizes) -> dict[str, bytes]:

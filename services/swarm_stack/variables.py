@@ -23,8 +23,6 @@ CONFIG_FILES: Final = {
 }
 # A pool and the terminals that its replicas have: scaled together.
 POOLS: Final = {"api-pool": "mt5-api", "websocket-pool": "mt5-stream"}
-# The key of a pool in config/stack.toml.
-SIZED: Final = {"api-pool": "api", "websocket-pool": "websocket"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Replicas:
         """
         least = {"mt5-market": 0, "grafana": 1}
         for pool, terminals in POOLS.items():
-            least[pool] = least[terminals] = sizes.pools[SIZED[pool]].min
+            least[pool] = least[terminals] = sizes.pools.of(pool).min
         return cls(
             {name: 0 if name in without else present.get(name, few) for name, few in least.items()}
         )

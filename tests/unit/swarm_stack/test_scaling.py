@@ -1,14 +1,12 @@
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm_stack.scaling import ScaleRefused, steps
-from swarm_stack.sizes import read_sizes
+from swarm_stack.sizes import Sizes
 from swarm_stack.variables import POOLS
 
-SIZES = read_sizes(Path("config/stack.toml"))
+SIZES = Sizes.read()
 PRESENT = {"api-pool": 3, "mt5-api": 3, "websocket-pool": 2, "mt5-stream": 2, "mt5-market": 0}
 
 

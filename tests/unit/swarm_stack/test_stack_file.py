@@ -11,12 +11,12 @@ from swarm_stack.deployment import Deployment
 from swarm_stack.images import CORE, SIMULATED, TERMINAL, version_of
 from swarm_stack.resources import read_needs, sizes_page
 from swarm_stack.secret_groups import ALL
-from swarm_stack.sizes import read_sizes
+from swarm_stack.sizes import Sizes
 from swarm_stack.terminals import api_slots, generated_configs, stream_slots
 from swarm_stack.variables import CONFIG_FILES, POOLS, Replicas, variables
 
 MAIN, SIM = Path("docker-stack.yml"), Path("docker-stack.sim.yml")
-SIZES = read_sizes(Path("config/stack.toml"))
+SIZES = Sizes.read()
 STACK: dict[str, Any] = yaml.safe_load(MAIN.read_text())
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)[^}]*\}")

@@ -1,0 +1,75 @@
+#!/bin/bash
+# Runs nginx, the resolver that it asks, and the filter of its error log. When one of them ends, all do.
+set -euo pipefail
+
+errors=/tmp/errors
+declare -A parts
+
+filter_errors() {
+    rm -f "$errors"
+    mkfifo -m 600 "$errors"
+    LC_ALL=C sed -u -E -f /usr/local/share/mt5-nginx/error_log.sed <"$errors" >&2 &
+    parts[$!]="the filter of the error log"
+}
+
+resolve() {
+    # Forwards to Docker's resolver and remembers nothing. An answer with an address outside the
+    # services' network becomes NXDOMAIN: a slot's name without a task may be forwarded to an outside
+    # server, and that may have an answer to everything.
+    local blocks block outside=()
+    blocks=$(mt5-nginx-outside "$SERVICES_SUBNET")
+    for block in $blocks; do
+        outside+=("--bogus-nxdomain=$block")
+    done
+    dnsmasq --keep-in-foreground --conf-file=/dev/null --log-facility=- --pid-file= \
+        --listen-address=127.0.0.1 --bind-interfaces --port=5353 --cache-size=0 --no-hosts \
+        --no-resolv --server=127.0.0.11 --filter-AAAA --local=/invalid/ --dns-forward-max=1000 \
+        "${outside[@]}" &
+    parts[$!]="the resolver"
+}
+
+know_nothing() {
+    # Names that Docker does not know go to the servers of the container's `dns` setting. Where that
+    # is this one, they do not leave the container, and no outside server is waited for.
+    dnsmasq --keep-in-foreground --conf-file=/dev/null --log-facility=- --pid-file= \
+        --listen-address=127.0.0.53 --bind-interfaces --port=53 --cache-size=0 --no-hosts \
+        --no-resolv --local=/#/ &
+    parts[$!]="the resolver of unknown names"
+}
+
+serve() {
+    nginx -e stderr -g 'daemon off;' 2>"$errors" &
+    nginx=$!
+    parts[$nginx]=nginx
+}
+
+stop() {
+    # Listeners close at once. Requests have STOP_S to end; streams would not end by themselves.
+    trap '' QUIT TERM INT HUP
+    kill -QUIT "$nginx" 2>/dev/null || true
+    sleep "$STOP_S" &
+    wait -n "$nginx" $! || true
+    kill -TERM "$nginx" 2>/dev/null || true
+    wait "$nginx" || true
+    exit 0
+}
+
+filter_errors
+resolve
+know_nothing
+serve
+trap stop QUIT TERM INT
+trap 'kill -HUP "$nginx"' HUP
+
+while true; do
+    # A signal ends the wait as well.
+    wait -n "${!parts[@]}" || true
+    for part in "${!parts[@]}"; do
+        if ! kill -0 "$part" 2>/dev/null; then
+            echo "mt5-nginx: ${parts[$part]} has ended, and so does all" >&2
+            kill -TERM "$nginx" 2>/dev/null || true
+            wait "$nginx" || true
+            exit 1
+        fi
+    done
+done

@@ -3,6 +3,7 @@
 set -euo pipefail
 
 errors=/tmp/errors
+tls=/etc/nginx/tls
 declare -A parts
 
 filter_errors() {
@@ -37,6 +38,31 @@ know_nothing() {
     parts[$!]="the resolver of unknown names"
 }
 
+install_certificate() {
+    # From secrets into the volume that nginx reads. Whoever reads between the two renames finds a pair
+    # that does not fit, which the watch below does not take up.
+    umask 027
+    for part in key certificate; do
+        cat "/run/secrets/$part.pem" >"$tls/.$part.pem"
+        mv "$tls/.$part.pem" "$tls/$part.pem"
+    done
+    echo "mt5-nginx: the certificate is installed"
+}
+
+watch_certificate() {
+    # A renewed certificate is taken up by a reload, which ends no stream.
+    local seen now
+    seen=$(stat -c %i:%Z "$tls"/*.pem)
+    while sleep 5; do
+        now=$(stat -c %i:%Z "$tls"/*.pem)
+        if [ "$now" != "$seen" ] && nginx -e stderr -t -q 2>/dev/null; then
+            seen=$now
+            echo '{"event":"certificate_taken_up","service":"nginx"}'
+            kill -HUP "$nginx"
+        fi
+    done
+}
+
 serve() {
     nginx -e stderr -g 'daemon off;' 2>"$errors" &
     nginx=$!
@@ -54,10 +80,20 @@ stop() {
     exit 0
 }
 
+if [ "${1:-}" = install-certificate ]; then
+    install_certificate
+    exit
+fi
+if [ ! -r "$tls/certificate.pem" ] || [ ! -r "$tls/key.pem" ]; then
+    echo "mt5-nginx: there is no certificate in $tls: make certs" >&2
+    exit 1
+fi
 filter_errors
 resolve
 know_nothing
 serve
+watch_certificate &
+parts[$!]="the watch of the certificate"
 trap stop QUIT TERM INT
 trap 'kill -HUP "$nginx"' HUP
 

@@ -114,11 +114,14 @@ class ProcessContext:
         """
         vault = await asyncio.to_thread(Vault.from_file, settings.key_ring_file)
         database = await Database.open(
-            settings.database_url.get_secret_value(), application_name=settings.instance_id
+            settings.database_url.get_secret_value(),
+            application_name=settings.instance_id,
+            networks=settings.networks,
         )
         worker_database = await Database.open(
             settings.worker_database_url.get_secret_value(),
             application_name=f"{settings.instance_id}-worker",
+            networks=settings.networks,
         )
         return _Wiring(settings, vault, database, worker_database).context()
 
@@ -169,7 +172,8 @@ class _Wiring:
         self.vault = vault
         self.database = database
         self.worker_database = worker_database
-        self.redis, self.names = open_redis(settings.redis_url.get_secret_value()), Keys()
+        self.redis = open_redis(settings.redis_url.get_secret_value(), settings.networks)
+        self.names = Keys()
         self.registry = CollectorRegistry()
         self.session_metrics = SessionMetrics(self.registry)
         self.background = Background()
@@ -219,7 +223,9 @@ class _Wiring:
             metrics=self.session_metrics,
         )
         forwarder = Forwarder(
-            Secret(settings.internal_key.get_secret_value()), settings.lease_ttl_ms / 1000
+            Secret(settings.internal_key.get_secret_value()),
+            settings.lease_ttl_ms / 1000,
+            networks=settings.networks,
         )
         router = TurnRouter(fleet, local, self.places, self.leases, forwarder, self.watch)
         http_metrics = HttpMetrics(self.registry)

@@ -87,7 +87,10 @@ def add_key(
 async def _rotate(place: Furnished, request: Request) -> Rotated:
     try:
         database = await Database.open(
-            place.database_url, application_name="rotate-keys", max_connections=1
+            place.database_url,
+            application_name="rotate-keys",
+            max_connections=1,
+            networks=place.networks,
         )
     except ValueError:
         # Its own message may carry the URL, and that the password.

@@ -165,6 +165,7 @@ class StreamContext:
         database = await Database.open(
             settings.worker_database_url.get_secret_value(),
             application_name=settings.instance_id,
+            networks=settings.networks,
         )
         terminals = LinkedTerminals.of(
             settings.stream_terminals,
@@ -173,7 +174,7 @@ class StreamContext:
         )
         client = httpx.AsyncClient()
         wiring = Wiring(
-            redis=open_redis(settings.redis_url.get_secret_value()),
+            redis=open_redis(settings.redis_url.get_secret_value(), settings.networks),
             registry=registry,
             terminals=terminals,
             credentials=StoredCredentials(WorkerStore(database), vault),

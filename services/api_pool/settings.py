@@ -35,6 +35,8 @@ class ApiSettings(ServiceSettings):
         own_terminals: Those of this replica's slot.
         stream_terminals: JSON list of the stream terminals' ids.
         terminals_networks: CIDR blocks outside which no terminal is spoken to.
+        supervisor_port: Where the supervisors of terminals listen; 0 where there are none.
+        supervisor_key: What opens them.
         broker_servers: JSON `{server: clock rule}`; when empty, any server is tried.
         default_clock: Clock rule of a server that is not listed.
         ws_base_url: Where browsers reach `/ws/`, e.g. `wss://mt5.example.com`.
@@ -67,6 +69,8 @@ class ApiSettings(ServiceSettings):
     own_terminals: frozenset[str] = frozenset()
     stream_terminals: tuple[str, ...] = ()
     terminals_networks: tuple[str, ...]
+    supervisor_port: int = Field(default=0, ge=0, le=65535)
+    supervisor_key: SecretStr | None = None
     broker_servers: dict[str, str] = Field(default_factory=dict)
     default_clock: str = DEFAULT_RULE
     ws_base_url: str

@@ -26,6 +26,8 @@ class StreamSettings(ServiceSettings):
         stream_terminals: JSON list of `{terminal_id, host, port}`, the same on every replica.
         own_terminals: Those of this replica's slot.
         terminals_networks: CIDR blocks outside which no terminal is spoken to.
+        supervisor_port: Where the supervisors of terminals listen; 0 where there are none.
+        supervisor_key: What opens them.
         broker_servers: JSON `{server: clock rule}`.
         default_clock: Clock rule of a server that is not listed.
         allowed_origins: JSON list of pages that may open sockets, `["*"]` for all.
@@ -53,6 +55,8 @@ class StreamSettings(ServiceSettings):
     stream_terminals: tuple[TerminalAddress, ...]
     own_terminals: frozenset[str] = frozenset()
     terminals_networks: tuple[str, ...]
+    supervisor_port: int = Field(default=0, ge=0, le=65535)
+    supervisor_key: SecretStr | None = None
     broker_servers: dict[str, str] = Field(default_factory=dict)
     default_clock: str = DEFAULT_RULE
     allowed_origins: frozenset[str] = frozenset()

@@ -12,7 +12,7 @@ import structlog
 from mt5kit.errors import TerminalMoved
 from mt5kit.state.redis.connection import RedisFault, StateUnavailable
 from mt5kit.state.redis.held_leases import HeldLeases
-from mt5kit.state.redis.keeper_plan import KeeperPlan
+from mt5kit.state.redis.keeper_plan import KeeperPlan, slot_of
 from mt5kit.state.redis.leases import Lease, LeaseStore
 
 LOSING_S = 25.0
@@ -68,6 +68,7 @@ class LeaseKeeper:
         self._clock = clock
         self._held = HeldLeases(plan.ttl_ms / 1000, clock)
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._elders: frozenset[str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._poked = asyncio.Event()
         # Renewing a lease that has just been given back would take it up again.
@@ -129,6 +130,11 @@ class LeaseKeeper:
         """Run a round at once, or once more after the one that is running."""
         self._poked.set()
 
+    def give_up(self, terminal_id: str) -> None:
+        """Give a terminal back that the plan will not have once it is not held any more."""
+        if terminal_id in self.held and terminal_id not in self._leaving:
+            self._begin_leaving([terminal_id])
+
     async def close(self) -> None:
         """End the rounds and give everything back, so that others need not wait."""
         # Between two questions to Redis: one that was cut short might be carried out yet.
@@ -155,10 +161,10 @@ class LeaseKeeper:
         plan = self._plan
         async with self._one_at_a_time:
             replicas = await self._store.announce(plan.role, plan.owner, plan.ttl_ms)
-        terminals = plan.terminals()
-        share = math.ceil(len(terminals) / len(replicas))
+        terminals, slots = plan.terminals(), sorted(set(map(slot_of, replicas)))
+        share = 0 if self._waits(replicas) else math.ceil(len(terminals) / len(slots))
         await self._give_back(share, terminals)
-        await self._take(share, self._by_preference(terminals, replicas))
+        await self._take(share, self._by_preference(terminals, slots))
 
     async def _keep(self) -> None:
         while True:
@@ -190,6 +196,20 @@ class LeaseKeeper:
             except Exception:  # noqa: BLE001 - not to hear of releases only costs time
                 self._log.exception("lease_releases_unheard")
             await asyncio.sleep(self._plan.pause_s)
+
+    def _waits(self, replicas: Sequence[str]) -> bool:
+        """Whether we are to replace another task of our slot, which is there yet.
+
+        Its terminals are ours when it gives them back: each changes hands once, and those of the
+        other slots not at all.
+        """
+        me = self._plan.owner
+        if self._elders is None:
+            self._elders = frozenset(
+                one for one in replicas if one != me and slot_of(one) == slot_of(me)
+            )
+        self._elders &= frozenset(replicas)
+        return bool(self._elders)
 
     async def _renew(self) -> None:
         for terminal_id in list(self.held):
@@ -276,9 +296,9 @@ class LeaseKeeper:
             self._held.confirm(lease, asked_at)
         return lease
 
-    def _by_preference(self, terminals: Sequence[str], replicas: Sequence[str]) -> list[str]:
-        """Ours first; the rest from a different place for each replica, so that few collide."""
-        start = len(terminals) * replicas.index(self._plan.owner) // len(replicas)
+    def _by_preference(self, terminals: Sequence[str], slots: Sequence[str]) -> list[str]:
+        """Ours first; the rest from a different place for each slot, so that few collide."""
+        start = len(terminals) * slots.index(slot_of(self._plan.owner)) // len(slots)
         rotated = [*terminals[start:], *terminals[:start]]
         return sorted(rotated, key=lambda terminal: terminal not in self._plan.own)
 

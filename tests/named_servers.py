@@ -16,9 +16,10 @@ ELSEWHERE = ["10.77.2.0/24"]
 
 @dataclass
 class Dns:
-    """What names resolve to, and which were asked for."""
+    """What names resolve to, and which were asked for; the next `failures` questions fail."""
 
     names: dict[str, list[str]] = field(default_factory=dict)
+    failures: int = 0
     asked: list[str] = field(default_factory=list)
 
     def rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +28,9 @@ class Dns:
 
     def _answer(self, host: str, port: Any, *_: Any, **__: Any) -> list[tuple[Any, ...]]:
         self.asked.append(host)
+        if self.failures:
+            self.failures -= 1
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         if host not in self.names:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         kind = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, ""

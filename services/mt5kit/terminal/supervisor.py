@@ -124,7 +124,7 @@ class Supervisors:
             if answer.status_code != HTTPStatus.OK:
                 raise ValueError(f"it answered {answer.status_code}")
             body = b""
-            async for part in answer.aiter_raw():
+            async for part in answer.aiter_bytes():
                 body += part
                 if len(body) > LARGEST_ANSWER:
                     raise ValueError("its answer is too long")

@@ -161,7 +161,7 @@ async def test_an_update_that_starts_first_moves_each_terminal_once(make: Make, 
         for _ in range(2):
             for one in (new, old, *others):
                 await one.keeper.round()
-        assert (new.held, old.held) == (set(), held), "it waits for its turn"
+        assert (new.held, old.held) == (set(), held)
         await old.keeper.close()
         for one in (new, *others):
             await one.keeper.round()

@@ -68,7 +68,6 @@ class LeaseKeeper:
         self._clock = clock
         self._held = HeldLeases(plan.ttl_ms / 1000, clock)
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._elders: frozenset[str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._poked = asyncio.Event()
         # Renewing a lease that has just been given back would take it up again.
@@ -161,8 +160,10 @@ class LeaseKeeper:
         plan = self._plan
         async with self._one_at_a_time:
             replicas = await self._store.announce(plan.role, plan.owner, plan.ttl_ms)
+        # Of two tasks in one slot the older is about to go: what it gives back is for the other,
+        # and those of the other slots keep what they have.
         terminals, slots = plan.terminals(), sorted(set(map(slot_of, replicas)))
-        share = 0 if self._waits(replicas) else math.ceil(len(terminals) / len(slots))
+        share = math.ceil(len(terminals) / len(slots))
         await self._give_back(share, terminals)
         await self._take(share, self._by_preference(terminals, slots))
 
@@ -196,20 +197,6 @@ class LeaseKeeper:
             except Exception:  # noqa: BLE001 - not to hear of releases only costs time
                 self._log.exception("lease_releases_unheard")
             await asyncio.sleep(self._plan.pause_s)
-
-    def _waits(self, replicas: Sequence[str]) -> bool:
-        """Whether we are to replace another task of our slot, which is there yet.
-
-        Its terminals are ours when it gives them back: each changes hands once, and those of the
-        other slots not at all.
-        """
-        me = self._plan.owner
-        if self._elders is None:
-            self._elders = frozenset(
-                one for one in replicas if one != me and slot_of(one) == slot_of(me)
-            )
-        self._elders &= frozenset(replicas)
-        return bool(self._elders)
 
     async def _renew(self) -> None:
         for terminal_id in list(self.held):

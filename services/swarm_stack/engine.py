@@ -14,6 +14,8 @@ from typing import Any, Final
 # Everything but builds and waits is answered by the local engine.
 PATIENCE_S: Final = 120.0
 BUILD_S: Final = 3600.0
+# Of what a build printed before it failed.
+BUILD_LINES: Final = 25
 
 
 class EngineFailed(Exception):
@@ -107,7 +109,11 @@ class Engine:
             EngineFailed: It could not be built; says the end of what was printed.
         """
         command = ("build", "--file", str(dockerfile), "--tag", tag, *options, ".")
-        self.run(*command, env={"DOCKER_BUILDKIT": "1"}, timeout_s=BUILD_S)
+        try:
+            self.run(*command, env={"DOCKER_BUILDKIT": "1"}, timeout_s=BUILD_S)
+        except EngineFailed as failed:
+            said = str(failed).splitlines()[-BUILD_LINES:]
+            raise EngineFailed(f"{tag} could not be built:\n" + "\n".join(said)) from None
 
     def has_image(self, name: str) -> bool:
         """Whether this engine has an image."""

@@ -47,6 +47,8 @@ class Job:
         """Of `docker service create`."""
         options = ["--mode", "replicated-job", "--restart-condition", "none", "--init"]
         options += ["--read-only", "--cap-drop", "ALL", "--detach", "--name", self.name]
+        # As in docker-stack.yml: a name that nobody has is asked of nobody outside.
+        options += ["--dns", "127.0.0.1"]
         options += [part for item in self.env.items() for part in ("--env", "=".join(item))]
         options += [part for name in self.networks for part in ("--network", name)]
         for target, source in self.secrets.items():

@@ -325,13 +325,26 @@ class AccountStream:
         placement = self._parts.owner.placement
         reserved = await placement.where(self.account_id)
         if reserved is not None and reserved in self._parts.terminals.ids:
-            return reserved
+            return await self._instead_of(reserved)
         if self.channel.line.epoch and self._follower.silent_s <= DEAF_AFTER_S:
             return None
         # Its owner may have left because the account has ended, which only others were told.
         await self._check()
         candidates = self._parts.candidates()
         return await placement.reserve(self.account_id, candidates, RESERVATION_TTL_S)
+
+    async def _instead_of(self, reserved: str) -> str:
+        """The terminal reserved; if it is ours to poll and about to end, another that is free."""
+        parts = self._parts
+        if not (parts.ours(reserved) and parts.owner.drains(reserved)):
+            return reserved
+        others = parts.owner.others(reserved)
+        try:
+            return await parts.owner.placement.reserve(self.account_id, others, RESERVATION_TTL_S)
+        except StateUnavailable:
+            raise
+        except ServiceOverloaded:
+            return reserved
 
     async def _follow(self) -> bool:
         """Follow until the account may be ours (False), or nobody watches here (True)."""

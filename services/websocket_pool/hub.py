@@ -140,6 +140,11 @@ class Hub:
             elif await self._parts.live.followers(account_id):
                 self._wanted(account_id)
 
+    def serves(self, account_id: str) -> bool:
+        """Whether an account is streamed here, polled or followed."""
+        stream = self._streams.get(account_id)
+        return stream is not None and not stream.over
+
     def polled(self) -> frozenset[str]:
         """Terminals of ours on which an account is polled."""
         return frozenset(stream.owner.terminal_id for stream in self.streams if stream.owner)

@@ -43,4 +43,5 @@ done
 unset IFS
 
 exec terminal-sim serve --host 0.0.0.0 --terminals "${terminals}" --port-base 8001 \
-    --control-port 8100 --key-file "${SUPERVISOR_KEY_FILE}" "$@"
+    --control-port 8100 --key-file "${SUPERVISOR_KEY_FILE}" \
+    --drain-seconds "${MT5_DRAIN_S}" "$@"

@@ -39,17 +39,20 @@ from mt5kit.state.redis import (
 )
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.protocol import StreamTerminal
+from mt5kit.terminal.supervisor import Peer
 from mt5kit.testing.fake_terminal import FakeStreamTerminal
 from websocket_pool.app import create_app
-from websocket_pool.context import StreamContext, Wiring
+from websocket_pool.context import StreamContext
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
 from websocket_pool.tokens import Bearer
 from websocket_pool.transport import AbortableProtocol, listener
+from websocket_pool.wiring import Wiring
 
 USER = "11111111-1111-1111-1111-111111111111"
 ORIGIN = "https://app.example"
+PORTS = {"S1": 8001, "S2": 8002, "S3": 8003}
 
 
 class FakeCredentials:
@@ -123,6 +126,9 @@ class FakeTerminals:
 
     def up(self, terminal_id: str) -> bool:
         return terminal_id in self._held
+
+    def peer(self, terminal_id: str) -> Peer | None:
+        return Peer("127.0.0.1", PORTS[terminal_id]) if self.up(terminal_id) else None
 
     async def aclose(self) -> None:
         """Nothing to hang up."""

@@ -33,11 +33,11 @@ from mt5kit.state.redis import Control, LiveState, StateUnavailable
 from mt5kit.telemetry.logs import configure_logs
 from mt5kit.testing.fake_terminal import make_position, make_snapshot
 from mt5kit.vault import SealBroken
-from websocket_pool.context import Limits
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
 from websocket_pool.tokens import Bearer
+from websocket_pool.wiring import Limits
 
 
 def is_type(name: str) -> Any:

@@ -33,6 +33,7 @@ from mt5kit.errors import (
     TerminalUnavailable,
     Unavailable,
 )
+from mt5kit.networks import Networks
 from mt5kit.secret import Secret
 from mt5kit.state.postgres import DatabaseUnavailable
 from mt5kit.state.redis import StateUnavailable
@@ -177,3 +178,26 @@ async def test_an_answer_that_says_nothing_is_no_answer() -> None:
 
 async def test_an_error_keeps_its_wait_for_the_broker() -> None:
     assert (await over_the_wire(BrokerTimeout("slow", retry_after_s=17))).retry_after_s == 17
+
+
+@pytest.mark.parametrize("host", ["api-2", "10.77.3.1", "[fd00::1]", "10.77.2.4.wild.example"])
+async def test_nobody_outside_the_networks_is_told_the_key(host: str) -> None:
+    asked: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        return answered(ForwardedAnswer(taken=TAKEN))
+
+    forwarder = Forwarder(
+        Secret("the-internal-key"),
+        10.0,
+        httpx.MockTransport(answer),
+        Networks(["10.77.2.0/24", "fd00:77::/64"]),
+    )
+    with pytest.raises(TerminalUnavailable, match="outside"):
+        await forwarder.take(f"http://{host}:8000", "t-1", LOOK, 3)
+    assert not asked
+    for inside in ("10.77.2.4", "[fd00:77::1]"):
+        assert await forwarder.take(f"http://{inside}:8000", "t-1", LOOK, 3) == TAKEN
+    assert len(asked) == 2
+    await forwarder.aclose()

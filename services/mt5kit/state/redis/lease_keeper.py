@@ -12,7 +12,7 @@ import structlog
 from mt5kit.errors import TerminalMoved
 from mt5kit.state.redis.connection import RedisFault, StateUnavailable
 from mt5kit.state.redis.held_leases import HeldLeases
-from mt5kit.state.redis.keeper_plan import KeeperPlan
+from mt5kit.state.redis.keeper_plan import KeeperPlan, slot_of
 from mt5kit.state.redis.leases import Lease, LeaseStore
 
 LOSING_S = 25.0
@@ -129,6 +129,11 @@ class LeaseKeeper:
         """Run a round at once, or once more after the one that is running."""
         self._poked.set()
 
+    def give_up(self, terminal_id: str) -> None:
+        """Give a terminal back that the plan will not have once it is not held any more."""
+        if terminal_id in self.held and terminal_id not in self._leaving:
+            self._begin_leaving([terminal_id])
+
     async def close(self) -> None:
         """End the rounds and give everything back, so that others need not wait."""
         # Between two questions to Redis: one that was cut short might be carried out yet.
@@ -155,10 +160,12 @@ class LeaseKeeper:
         plan = self._plan
         async with self._one_at_a_time:
             replicas = await self._store.announce(plan.role, plan.owner, plan.ttl_ms)
-        terminals = plan.terminals()
-        share = math.ceil(len(terminals) / len(replicas))
+        # Of two tasks in one slot the older is about to go: what it gives back is for the other,
+        # and those of the other slots keep what they have.
+        terminals, slots = plan.terminals(), sorted(set(map(slot_of, replicas)))
+        share = math.ceil(len(terminals) / len(slots))
         await self._give_back(share, terminals)
-        await self._take(share, self._by_preference(terminals, replicas))
+        await self._take(share, self._by_preference(terminals, slots))
 
     async def _keep(self) -> None:
         while True:
@@ -276,9 +283,9 @@ class LeaseKeeper:
             self._held.confirm(lease, asked_at)
         return lease
 
-    def _by_preference(self, terminals: Sequence[str], replicas: Sequence[str]) -> list[str]:
-        """Ours first; the rest from a different place for each replica, so that few collide."""
-        start = len(terminals) * replicas.index(self._plan.owner) // len(replicas)
+    def _by_preference(self, terminals: Sequence[str], slots: Sequence[str]) -> list[str]:
+        """Ours first; the rest from a different place for each slot, so that few collide."""
+        start = len(terminals) * slots.index(slot_of(self._plan.owner)) // len(slots)
         rotated = [*terminals[start:], *terminals[:start]]
         return sorted(rotated, key=lambda terminal: terminal not in self._plan.own)
 

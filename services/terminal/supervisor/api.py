@@ -8,7 +8,7 @@ import time
 from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import BoundedSemaphore, Thread
-from typing import TYPE_CHECKING, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -17,8 +17,6 @@ from terminal.supervisor.logs import MOST_LINES
 from terminal.supervisor.settings import Refused
 
 if TYPE_CHECKING:
-    import socket
-
     from terminal.supervisor.member import Member
     from terminal.supervisor.settings import Settings
 
@@ -138,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a request."""
         self._answer()
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET  # noqa: N815 - its own
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - overrides
         """Requests are not told."""
@@ -230,13 +228,15 @@ class _Server(ThreadingHTTPServer):
         self._free = BoundedSemaphore(_MOST_CONNECTIONS)
         super().__init__(address, handler)
 
-    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Give a connection a thread, or close it when there are too many."""
         if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
 
-    def process_request_thread(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]  # noqa: E501
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Serve one connection, and give its place back."""
         try:
             super().process_request_thread(request, client_address)
         finally:

@@ -1,7 +1,7 @@
 """A terminal's own directory, and its `config` in memory.
 
-MetaTrader keeps the passwords of accounts in `config`. That directory is a link to a tmpfs, made anew
-from what the installer brought whenever the terminal is released.
+MetaTrader keeps the passwords of accounts in `config`. That directory is a link to a tmpfs, made
+anew from what the installer brought whenever the terminal is released.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def check_in_memory(directory: Path) -> None:
     for line in _MOUNTS.read_text(encoding="utf-8").splitlines():
         _, where, kind = line.split()[:3]
         # Of mounts on one place the last is the one that is seen.
-        if len(where) >= len(best[0]) and (resolved == Path(where) or Path(where) in resolved.parents):
+        if len(where) >= len(best[0]) and (
+            resolved == Path(where) or Path(where) in resolved.parents
+        ):
             best = (where, kind)
     if best[1] != "tmpfs":
         raise Refused(f"{directory} has to be a tmpfs: MetaTrader keeps passwords there")

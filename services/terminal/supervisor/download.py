@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import http.client
 import urllib.request
-from pathlib import Path
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Between two pieces of a file; a server that is slower is not there.
 _PATIENCE_S = 60.0
@@ -17,9 +19,7 @@ class DownloadFailed(Exception):
     """A file could not be had; the message says why in a line."""
 
 
-def download(
-    url: str, path: Path, sha256: str | None, go_on: Callable[[], object] = tuple
-) -> None:
+def download(url: str, path: Path, sha256: str | None, go_on: Callable[[], object] = tuple) -> None:
     """Fetch `url` into `path`.
 
     Args:

@@ -1,8 +1,8 @@
 """Making Wine's prefix on an empty volume: all of it, or none.
 
-A marker is written last. A prefix without one, or made from other parts than this image brings, is
-thrown away and made anew: Wine writes its registry late, so what a kill has left half-made cannot be
-trusted, and there is nothing in it that is not made again in minutes.
+A marker is written last. A prefix without one, or made from other parts than this image brings,
+is thrown away and made anew: Wine writes its registry late, so what a kill has left half-made
+cannot be trusted, and there is nothing in it that is not made again in minutes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class FirstBoot:
             made = json.loads(self._layout.marker.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return True
-        return made != self._made_of()
+        return bool(made != self._made_of())
 
     def run(self) -> None:
         """Make it, however often that has to be tried.
@@ -90,7 +90,7 @@ class FirstBoot:
         while self.needed():
             try:
                 self._make()
-            except (OSError, StepFailed, DownloadFailed) as error:
+            except (OSError, StepFailed, DownloadFailed) as error:  # noqa: PERF203 - seconds apart
                 tell("first_boot_failed", "error", why=str(error), again_in_s=wait_s)
                 self._log.append(str(error), "ERROR")
                 end_wine(self._environment)

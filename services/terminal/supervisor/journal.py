@@ -46,9 +46,9 @@ class Journal:
         files = self._files()
         if not files:
             return
-        if self._file not in files:
+        if self._file is None or self._file not in files:
             self._file, self._read = files[-1], 0
-        self._copy(self._file or files[-1])
+        self._copy(self._file)
         if self._file != files[-1]:
             self._file, self._read = files[-1], 0
         for old in files[:-_DAYS_KEPT]:

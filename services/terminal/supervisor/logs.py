@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from terminal.supervisor.events import iso, tell
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MOST_LINES = 1000
 """The most lines that can be asked for."""

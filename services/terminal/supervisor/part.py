@@ -44,7 +44,7 @@ class Part:
         ends: How often it has ended.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one process is described by so much
         self,
         name: str,
         command: list[str],
@@ -139,7 +139,9 @@ class Part:
             pass_fds=self._pass_fds,
         )
         name = f"log-{self.name}"
-        threading.Thread(target=keep_lines, args=(process.stdout, self._log), name=name, daemon=True).start()
+        threading.Thread(
+            target=keep_lines, args=(process.stdout, self._log), name=name, daemon=True
+        ).start()
         return process
 
     def _ended(self, how: str) -> None:

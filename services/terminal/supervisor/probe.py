@@ -1,24 +1,25 @@
 """A question that a terminal's interpreter has to answer itself.
 
-RPyC's ping, written by hand because the supervisor's Python has no RPyC. A connect proves nothing: a
-frozen interpreter still accepts.
+RPyC's ping, written by hand because the supervisor's Python has no RPyC. A connect proves nothing:
+a frozen interpreter still accepts.
 """
 
 from __future__ import annotations
 
-import socket
 import struct
 import threading
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import socket
+
     from terminal.supervisor.clients import Clients
 
 _FRAME = struct.Struct("!LB")
 _END = b"\n"
-# RPyC writes a tuple of two as 0x11, of three as 0x12, of one as 0x10, and a small whole number n as
-# one byte, n + 0x50; bytes of length one follow 0x0a.
+# RPyC writes a tuple of two as 0x11, of three as 0x12, of one as 0x10, and a small whole number n
+# as one byte, n + 0x50; bytes of length one follow 0x0a.
 _REQUEST, _REPLY, _PING, _VALUE = 1, 2, 1, 1
 
 

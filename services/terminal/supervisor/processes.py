@@ -6,7 +6,10 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 PROC = Path("/proc")
 

@@ -11,7 +11,7 @@ from terminal.supervisor.events import tell
 if TYPE_CHECKING:
     from terminal.supervisor.settings import Settings
 
-# Of our own environment only these go on; the rest is nobody's business, above all where secrets lie.
+# Of our own environment only these go on; the rest, above all where secrets lie, is not for them.
 _PASSED_ON = ("PATH", "LANG", "LANGUAGE", "LC_ALL", "TZ")
 _SERVER_S = 30.0
 
@@ -47,5 +47,5 @@ def end_wine(variables: dict[str, str]) -> None:
                 timeout=_SERVER_S,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (OSError, subprocess.TimeoutExpired) as error:  # noqa: PERF203 - two rounds
             tell("wineserver_failed", "warning", option=option, error=str(error))

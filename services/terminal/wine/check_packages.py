@@ -1,4 +1,4 @@
-"""Run once by the Python in Wine: it is the one that was meant, and its packages are those of the lock.
+"""Run once by the Python in Wine: it and its packages are those that were meant.
 
 Usage: check_packages.py LOCK
 """

@@ -1,13 +1,13 @@
 """The RPyC server of one terminal, run by the Python in Wine.
 
-One plain file for Python 3.9 in 32 bits, with the pinned rpyc and MetaTrader5 beside it. It is RPyC's
-classic service and nothing else; what it adds is in the module that all clients of the process share:
+One plain file for Python 3.9 in 32 bits, with the pinned rpyc and MetaTrader5 beside it. It is
+RPyC's classic service; what it adds is in the module that all clients of the process share:
 
-- `initialize` reaches the terminal of this server's directory and no other, whoever calls it. Without
-  a path the module takes any terminal that runs, and several run in one container.
+- `initialize` reaches the terminal of this server's directory and no other, whoever calls it.
+  Without a path the module takes any terminal that runs, and several run in one container.
 - A login is asked for only while that terminal is provably the one at the other end.
-- Until when a call may hold the interpreter, and who is in, is written to a file (the board), which
-  can be read while nothing here answers.
+- Until when a call may hold the interpreter, and who is in, is written to a file (the board),
+  which can be read while nothing here answers.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Callable
 
 import MetaTrader5 as mt5  # noqa: N813 - the name every user of the module gives it
 from rpyc.core.service import SlaveService
 from rpyc.utils.server import ThreadedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # What the module waits by default, and the longest that somebody may say it will take.
 USUAL_TIMEOUT_MS, LONGEST_TIMEOUT_MS = 60_000, 180_000
@@ -206,7 +209,9 @@ def main() -> int:
     parser.add_argument("--board", required=True, help="file for the supervisor")
     options = parser.parse_args()
     # RPyC tells each connection at level INFO.
-    logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stdout, level=logging.WARNING, format="%(levelname)s %(message)s"
+    )
     Bound(mt5, options.directory, Board(options.board)).install()
     server = Server(SlaveService, hostname=options.host, port=options.port, listener_timeout=None)
     print(f"serving {options.directory} on port {options.port}", flush=True)  # noqa: T201 - its log

@@ -58,12 +58,10 @@ class TerminalDirectory:
             shutil.rmtree(entry)
         entry.symlink_to(live)
 
-    def clear(self) -> None:
-        """Forget what the terminal has kept of its accounts; it must not run."""
-        live = self._run / _NAME
+    def forget(self) -> None:
+        """Take away what the terminal has kept of its accounts; it must not run."""
         with suppress(FileNotFoundError):
-            shutil.rmtree(live)
-        self.secure()
+            shutil.rmtree(self._run / _NAME)
 
     def _fill(self, live: Path) -> None:
         brought = _config_of(self._installed)

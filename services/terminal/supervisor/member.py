@@ -132,12 +132,14 @@ class Member:
 
     # -- called by the supervisor's loop ----------------------------------------------------------
 
-    def begin(self) -> None:
-        """Make its directory, forget what was kept of accounts, and start both parts."""
+    def make(self) -> None:
+        """Make its directory, which takes a while; called once, before `begin`, by any thread."""
         self._directory.make()
-        self._directory.secure()
-        self._directory.clear()
+        self._directory.forget()
         self._journal.skip()
+
+    def begin(self) -> None:
+        """Start both parts."""
         self._terminal.wanted = self._server.wanted = True
 
     def tick(self) -> None:
@@ -168,7 +170,7 @@ class Member:
         while not (self._terminal.gone() and self._server.gone()) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.kill()
-        self._directory.clear()
+        self._directory.forget()
 
     def kill(self) -> None:
         """End both parts at once."""
@@ -219,7 +221,7 @@ class Member:
             self._terminal.kill()
             self._server.kill()
             return
-        self._directory.clear()
+        self._directory.forget()
         tell("config_cleared", terminal=self.number)
         for part in (self._server, self._terminal):
             part.tick()

@@ -103,14 +103,14 @@ class Part:
         """End it, and whatever else is this part."""
         if self._process is not None:
             self._process.kill()
-        for pid in running(self._words) if self._words else ():
+        for pid in self._others():
             send(pid, KILL)
 
     def gone(self) -> bool:
         """Whether nothing runs any more that is this part."""
         if self._process is not None and self._process.poll() is None:
             return False
-        return not (self._words and running(self._words))
+        return not self._others()
 
     def _start(self) -> None:
         again = self.started_s > 0
@@ -126,8 +126,13 @@ class Part:
 
     def _adopt(self) -> Adopted | None:
         """A process that somebody else has started; of one directory MetaTrader runs but once."""
-        found = running(self._words) if self._words else []
+        found = self._others()
         return Adopted(found[0]) if found else None
+
+    def _others(self) -> list[int]:
+        """Ids of the processes of this prefix that are this part, whoever started them."""
+        variable = f"WINEPREFIX={self._environment.get('WINEPREFIX')}"
+        return running(self._words, variable) if self._words else []
 
     def _launch(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - a command of ours

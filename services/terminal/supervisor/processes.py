@@ -14,18 +14,23 @@ if TYPE_CHECKING:
 PROC = Path("/proc")
 
 
-def running(words: Iterable[str]) -> list[int]:
+def running(words: Iterable[str], variable: str) -> list[int]:
     """Ids of the processes with all of `words` among their arguments.
 
-    A word is the end of an argument, in any case and with either slash: Wine shows a program by
-    the Windows path it was started with, or by the Unix path.
+    Args:
+        words: Ends of arguments, in any case and with either slash: Wine shows a program by the
+            Windows path it was started with, or by the Unix path.
+        variable: `NAME=value` that they have in their environment, such as their Wine prefix.
     """
     wanted = [_plain(word) for word in words]
     found = []
     for pid, arguments in _all():
         plain = [_plain(argument) for argument in arguments]
         if all(any(argument.endswith(word) for argument in plain) for word in wanted):
-            found.append(pid)
+            with suppress(OSError):
+                environment = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+                if variable.encode() in environment:
+                    found.append(pid)
     return found
 
 

@@ -153,6 +153,8 @@ class Supervisor:
                 if self._stop.wait(_TICK_S):
                     return
             boot.run()
+            for member in self.members.values():
+                member.make()
         except Stopped:
             return
         except BaseException as failure:  # noqa: BLE001 - raised again by the loop

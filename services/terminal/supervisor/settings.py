@@ -104,6 +104,8 @@ class Settings:
         password = given.text("FILE__PASSWORD", "")
         if vnc and not password:
             raise Refused("MT5_VNC=1 wants FILE__PASSWORD, the path of a file with the password")
+        if vnc:
+            read_secret(Path(password))
         return cls(
             key=read_secret(Path(given.text("SUPERVISOR_KEY_FILE", "/run/secrets/supervisor_key"))),
             terminals=given.whole("TERMINALS", 1, 1, MOST_TERMINALS),
@@ -121,6 +123,7 @@ class Settings:
             display=given.whole("MT5_DISPLAY", 1, 0, 999),
             timing=Timing(
                 drain_s=given.seconds("MT5_DRAIN_S", Timing.drain_s),
+                quiet_s=given.seconds("MT5_QUIET_S", Timing.quiet_s),
                 release_s=given.seconds("MT5_RELEASE_S", Timing.release_s),
                 probe_s=given.seconds("MT5_PROBE_S", Timing.probe_s),
                 answer_s=given.seconds("MT5_ANSWER_S", Timing.answer_s),

@@ -1,4 +1,4 @@
-"""A stage for each test, and one whose terminals run already for those that leave it as it was."""
+"""A stage for each test: empty, or with terminals that run already."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +20,25 @@ def stages(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
 
 
 @pytest.fixture
-def stage(stages: Callable[..., Stage]) -> Stage:
-    """For one terminal."""
+def empty(stages: Callable[..., Stage]) -> Stage:
+    """For one terminal, with an empty volume."""
     return stages()
+
+
+@pytest.fixture(scope="session")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume on which the first boot is done."""
+    directory = tmp_path_factory.mktemp("volume")
+    with staged(directory, 1) as stage:
+        stage.start()
+        stage.running()
+        stage.signal()
+        assert stage.exit_code() == 0
+        return stage.home
+
+
+@pytest.fixture
+def stage(empty: Stage, volume: Path) -> Stage:
+    """For one terminal, after its first boot; nothing runs on it yet."""
+    empty.take_over(volume)
+    return empty

@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 import psutil
+import rpyc
+from rpyc.core.service import ClassicClient
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -25,10 +27,12 @@ STANDINS = Path(__file__).parent / "standins"
 KEY = "key-of-a-supervisor-test"
 # Another Python to run the supervisor with, such as the 3.9 it is written for.
 PYTHON = os.environ.get("MT5_SUPERVISOR_PYTHON", sys.executable)
+FREEZE = "import ctypes; ctypes.PyDLL(None).usleep({} * 1000)"
 QUICK = {
     "MT5_PROBE_S": "0.1",
     "MT5_ANSWER_S": "0.5",
     "MT5_SETUP_RETRY_S": "0.2",
+    "MT5_QUIET_S": "0.3",
     "MT5_RELEASE_S": "0",
 }
 
@@ -72,6 +76,10 @@ class Stage:
             (self.image / "installers" / name).write_text(text)
         (self.directory / "site" / "mt5setup.exe").write_text("mt5setup")
         (self.directory / "key").write_text(KEY)
+
+    def take_over(self, volume: Path) -> None:
+        """Begin with a volume on which the first boot is done."""
+        shutil.copytree(volume, self.home, symlinks=True, dirs_exist_ok=True)
 
     # -- the supervisor ---------------------------------------------------------------------------
 
@@ -230,3 +238,23 @@ def staged(directory: Path, terminals: int) -> Iterator[Stage]:
             yield stage
         finally:
             stage.close()
+
+
+@contextmanager
+def connected(stage: Stage, number: int = 1, timeout_s: float = 30) -> Iterator[Any]:
+    """A client's connection to a terminal."""
+    port = stage.port_base + number - 1
+    config = {"sync_request_timeout": timeout_s}
+    link = rpyc.connect("127.0.0.1", port, service=ClassicClient, config=config)
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+@contextmanager
+def frozen(stage: Stage, milliseconds: int) -> Iterator[None]:
+    """The interpreter of the first terminal is held, by a call that takes so long."""
+    with connected(stage) as link:
+        rpyc.async_(link.root.execute)(FREEZE.format(milliseconds))
+        yield

@@ -1,38 +1,12 @@
 """Terminals are watched: whatever ends is started again, what freezes is found, logins are let be."""
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import rpyc
-from rpyc.core.service import ClassicClient
-from tests.integration.terminal_image.stage import Stage
+from tests.integration.terminal_image.stage import Stage, connected, frozen
 from tests.waiting import wait_for
-
-FREEZE = "import ctypes; ctypes.PyDLL(None).usleep({} * 1000)"
-
-
-@contextmanager
-def connected(stage: Stage, number: int = 1, timeout_s: float = 30) -> Iterator[Any]:
-    """A client's connection to a terminal."""
-    port = stage.port_base + number - 1
-    config = {"sync_request_timeout": timeout_s}
-    link = rpyc.connect("127.0.0.1", port, service=ClassicClient, config=config)
-    try:
-        yield link
-    finally:
-        link.close()
-
-
-@contextmanager
-def frozen(stage: Stage, milliseconds: int) -> Iterator[None]:
-    """The interpreter of the first terminal is held, by a call that takes so long."""
-    with connected(stage) as link:
-        rpyc.async_(link.root.execute)(FREEZE.format(milliseconds))
-        yield
-
 
 def test_a_terminal_that_ends_is_started_again_and_its_server_is_left_alone(stage: Stage) -> None:
     stage.start()
@@ -174,9 +148,10 @@ def test_the_display_comes_back_and_terminals_wait_for_it(stage: Stage) -> None:
 
 
 def test_several_terminals_have_a_port_a_directory_and_a_server_each(
-    stages: Callable[..., Stage],
+    stages: Callable[..., Stage], volume: Path
 ) -> None:
     stage = stages(3)
+    stage.take_over(volume)
     stage.start()
     stage.running()
     assert [row["port"] for row in stage.rows()] == [stage.port_base + n for n in range(3)]
@@ -192,4 +167,3 @@ def test_several_terminals_have_a_port_a_directory_and_a_server_each(
     for number in (1, 2, 3):
         with connected(stage, number) as link:
             assert link.modules.MetaTrader5.account_info().login == 1000 + number
-    stage.signal(signal.SIGKILL)

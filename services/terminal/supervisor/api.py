@@ -129,6 +129,9 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = _KEEP_ALIVE_S
+    # Head and body leave together, and wait for no acknowledgement.
+    wbufsize = -1
+    disable_nagle_algorithm = True
     routes: Routes
     key: str
 

@@ -37,6 +37,16 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return stage.home
 
 
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, volume: Path) -> Iterator[Stage]:
+    """One terminal that runs, for the tests of a module that leave it as it was."""
+    with staged(tmp_path_factory.mktemp("up"), 1) as shared:
+        shared.take_over(volume)
+        shared.start()
+        shared.running()
+        yield shared
+
+
 @pytest.fixture
 def stage(empty: Stage, volume: Path) -> Stage:
     """For one terminal, after its first boot; nothing runs on it yet."""

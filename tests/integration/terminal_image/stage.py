@@ -59,7 +59,7 @@ class Stage:
         self._lay_out()
         site = partial(SimpleHTTPRequestHandler, directory=str(directory / "site"))
         self._site = ThreadingHTTPServer(("127.0.0.1", 0), site)
-        threading.Thread(target=self._site.serve_forever, daemon=True).start()
+        threading.Thread(target=self._site.serve_forever, args=(0.05,), daemon=True).start()
 
     def _lay_out(self) -> None:
         for name in ("config", "bin", "module", "plans", "site", "image/installers"):
@@ -72,7 +72,11 @@ class Stage:
         shutil.copy(STANDINS / "MetaTrader5.py", self.directory / "module")
         (self.image / "terminal").symlink_to(ROOT / "services" / "terminal")
         (self.image / "wheels").mkdir()
-        for name, text in {"wine-mono.msi": "mono", "python.exe": "python", "SHA256SUMS": "0"}.items():
+        for name, text in {
+            "wine-mono.msi": "mono",
+            "python.exe": "python",
+            "SHA256SUMS": "0",
+        }.items():
             (self.image / "installers" / name).write_text(text)
         (self.directory / "site" / "mt5setup.exe").write_text("mt5setup")
         (self.directory / "key").write_text(KEY)

@@ -8,6 +8,7 @@ import rpyc
 from tests.integration.terminal_image.stage import Stage, connected, frozen
 from tests.waiting import wait_for
 
+
 def test_a_terminal_that_ends_is_started_again_and_its_server_is_left_alone(stage: Stage) -> None:
     stage.start()
     stage.running()
@@ -130,7 +131,9 @@ def test_who_is_in_and_which_version_it_is_can_be_read(stage: Stage) -> None:
 def test_a_restart_that_is_asked_for_begins_both_parts_anew(stage: Stage, program: str) -> None:
     stage.start()
     stage.running()
-    before = {process.pid for name in ("terminal64.exe", "serve.py") for process in stage.processes(name)}
+    before = {
+        process.pid for name in ("terminal64.exe", "serve.py") for process in stage.processes(name)
+    }
     answer = stage.ask("POST", "/terminals/1/restart").json()
     assert answer["success"]
     assert answer["terminal"]["state"] == "running"

@@ -12,7 +12,21 @@ from collections import namedtuple
 from pathlib import Path
 
 PREFIX = Path(os.environ["WINEPREFIX"])
-AccountInfo = namedtuple("AccountInfo", "login server balance")
+FLAGS = ("trade_allowed", "trade_expert", "fifo_close")
+WHOLE = ("trade_mode", "leverage", "limit_orders", "margin_so_mode", "margin_mode")
+AMOUNTS = (
+    "balance credit profit equity margin margin_free margin_level margin_so_call margin_so_so "
+    "margin_initial margin_maintenance assets liabilities commission_blocked"
+).split()
+TEXTS = ("name", "currency", "company")
+_ACCOUNT = {
+    **dict.fromkeys(FLAGS, False),
+    **dict.fromkeys(WHOLE, 0),
+    "currency_digits": 2,
+    **dict.fromkeys(AMOUNTS, 0.0),
+    **dict.fromkeys(TEXTS, ""),
+}
+AccountInfo = namedtuple("AccountInfo", ["login", "server", *_ACCOUNT])
 TerminalInfo = namedtuple("TerminalInfo", "path data_path connected trade_allowed")
 # Real ones are logged in within seconds; none here knows any other account.
 PASSWORD, SLOW = "right", "slow"
@@ -111,7 +125,7 @@ def account_info():
         kept = _directory(_state["path"]) / name / "accounts.dat"
         if kept.exists():
             login, server, _ = kept.read_text().split(" ")
-            return AccountInfo(int(login), server, 1000.0)
+            return AccountInfo(int(login), server, **_ACCOUNT)
     return _fail(-1, "Terminal: Call failed")
 
 

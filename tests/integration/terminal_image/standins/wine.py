@@ -73,7 +73,9 @@ def python(arguments: list[str]) -> None:
     rest[rest.index("--board") + 1] = str(unix(rest[rest.index("--board") + 1]))
     os.environ["PYTHONPATH"] = str(STAGE / "module")
     # The arguments of before remain visible, as those of a program in Wine do.
-    os.execv(sys.executable, [sys.executable, "-c", RUN, str(unix(arguments[at])), *rest, *arguments])
+    os.execv(
+        sys.executable, [sys.executable, "-c", RUN, str(unix(arguments[at])), *rest, *arguments]
+    )
 
 
 RUN = """

@@ -1,13 +1,11 @@
-"""Commands: `run` (the default), `health`, and `download` for building the image."""
+"""Commands: `run` (the default) and `health`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from pathlib import Path
 
-from terminal.supervisor.download import DownloadFailed, download
 from terminal.supervisor.health import ills
 from terminal.supervisor.settings import Refused, Settings
 from terminal.supervisor.supervisor import Supervisor
@@ -21,20 +19,13 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("run", help="run the terminals until SIGTERM")
     commands.add_parser("health", help="exit with 0 when every terminal is well")
-    fetch = commands.add_parser("download", help="fetch a file that is known by its SHA-256")
-    fetch.add_argument("url")
-    fetch.add_argument("path", type=Path)
-    fetch.add_argument("sha256")
     options = parser.parse_args()
     try:
-        if options.command == "download":
-            download(options.url, options.path, options.sha256)
-            return 0
         settings = Settings.from_environment(os.environ)
         if options.command == "health":
             return _health(settings)
         return Supervisor(settings).run()
-    except (Refused, DownloadFailed) as refused:
+    except Refused as refused:
         sys.stderr.write(f"mt5-supervisor: {refused}\n")
         return _REFUSED
 

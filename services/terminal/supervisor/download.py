@@ -1,14 +1,16 @@
-"""Fetching a file whole or not at all."""
+"""Fetching a file whole or not at all.
+
+As a program, for building the image: `download.py URL PATH SHA256`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import sys
 import urllib.request
-from typing import TYPE_CHECKING, Callable
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Callable
 
 # Between two pieces of a file; a server that is slower is not there.
 _PATIENCE_S = 60.0
@@ -50,3 +52,17 @@ def download(url: str, path: Path, sha256: str | None, go_on: Callable[[], objec
         draft.unlink()
         raise DownloadFailed(f"{url} is another file: SHA-256 {found.hexdigest()}, not {sha256}")
     draft.replace(path)
+
+
+def main(url: str, path: str, sha256: str) -> int:
+    """Return 0, or 1 with what went wrong and what to do about it in one line."""
+    try:
+        download(url, Path(path), sha256)
+    except DownloadFailed as failed:
+        sys.stderr.write(f"{failed}; give another URL or hash as a build argument\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,227 @@
+"""The image of real terminals on a stand-in for its base, as a stack runs it: without root or a disk.
+
+`DOCKER` names the client and `DOCKER_HOST` the daemon; `MT5_DEBIAN_BASE` the image that the stand-in
+is built on, and `MT5_PIP_CONF` a pip.conf for the builds.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import rpyc
+from rpyc.core.service import ClassicClient
+
+ROOT = Path(__file__).parents[2]
+DOCKER = os.environ.get("DOCKER", "docker")
+DEBIAN = os.environ.get("MT5_DEBIAN_BASE", "base-trixie")
+NAME = f"mt5-terminal-test-{uuid4().hex[:8]}"
+LABEL = f"mt5-terminal-test={NAME}"
+KEY = "key-of-an-image-test"
+PATIENCE_S = 90.0
+INSTALLERS = {"python.exe": "python", "wine-mono.msi": "mono", "mt5setup.exe": "mt5setup"}
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    done = subprocess.run(
+        [DOCKER, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+    )
+    if check and done.returncode:
+        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr[-3000:]}")
+    return (done.stdout + done.stderr).strip()
+
+
+def until(what: str, true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {PATIENCE_S:.0f} s: {what}")
+        time.sleep(0.2)
+
+
+def build(file: str, context: str, tag: str, *options: str) -> None:
+    secret = os.environ.get("MT5_PIP_CONF")
+    more = ("--secret", f"id=pip,src={secret}") if secret else ()
+    common = ("--network=host", "--label", LABEL, "--tag", tag, "--file", str(ROOT / file))
+    docker("build", *common, *more, *options, str(ROOT / context))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the stand-ins for the installers are."""
+    directory = tmp_path_factory.mktemp("site")
+    for name, text in INSTALLERS.items():
+        (directory / name).write_text(text)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(directory))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def installers(site: str, **hashes: str) -> list[str]:
+    known = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in INSTALLERS.items()}
+    given = {
+        "PYTHON_INSTALLER_URL": f"{site}/python.exe",
+        "PYTHON_INSTALLER_SHA256": known["python.exe"],
+        "MONO_INSTALLER_URL": f"{site}/wine-mono.msi",
+        "MONO_INSTALLER_SHA256": known["wine-mono.msi"],
+        "BASE": f"{NAME}-base",
+        **hashes,
+    }
+    return [part for name, value in given.items() for part in ("--build-arg", f"{name}={value}")]
+
+
+@pytest.fixture(scope="module")
+def image(site: str) -> Iterator[str]:
+    base = f"{NAME}-base"
+    standins = "tests/integration/terminal_image/standins"
+    build("tests/swarm/terminal_base.Dockerfile", standins, base, "--build-arg", f"DEBIAN={DEBIAN}")
+    build("services/terminal/Dockerfile", ".", NAME, *installers(site))
+    yield NAME
+    for container in docker("ps", "-aq", "--filter", f"label={LABEL}").split():
+        docker("rm", "--force", "--volumes", container)
+    for volume in docker("volume", "ls", "-q", "--filter", f"label={LABEL}").split():
+        docker("volume", "rm", volume)
+    docker("image", "rm", "--force", NAME, base)
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> list[str]:
+    """The key, and MetaTrader's installer, as files in the container."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)  # the container's user is another than ours
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "mt5setup.exe").write_text(INSTALLERS["mt5setup.exe"])
+    mounts = {"key": "/run/secrets/supervisor_key", "mt5setup.exe": "/run/mt5setup.exe"}
+    return [part for a, b in mounts.items() for part in ("--volume", f"{tmp_path / a}:{b}:ro")]
+
+
+def start(image: str, secrets: list[str], *options: str, **variables: object) -> str:
+    """Run a container as the stack does, on a new volume, until it is healthy."""
+    volume = docker("volume", "create", "--label", LABEL)
+    given = {"MT5_SETUP_URL": "file:///run/mt5setup.exe", **variables}
+    sets = [part for name, value in given.items() for part in ("--env", f"{name}={value}")]
+    places = [part for path in ("/tmp", "/run/mt5", "/dev/shm") for part in ("--tmpfs", path)]
+    confined = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+    basic = (
+        "--detach",
+        "--label",
+        LABEL,
+        "--health-interval",
+        "2s",
+        "--volume",
+        f"{volume}:/config",
+    )
+    ports = ("--publish", "127.0.0.1::8001", "--publish", "127.0.0.1::8100")
+    return docker("run", *basic, *ports, *places, *confined, *secrets, *sets, *options, image)
+
+
+def state(container: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(docker("inspect", "-f", "{{json .State}}", container))
+    return found
+
+
+def healthy(container: str) -> None:
+    until(
+        f"healthy: {docker('logs', container)[-2000:]}",
+        lambda: state(container)["Health"]["Status"] == "healthy",
+    )
+
+
+def port_of(container: str, port: int) -> int:
+    return int(docker("port", container, f"{port}/tcp").splitlines()[0].rpartition(":")[2])
+
+
+def test_the_image_is_made_as_promised(image: str) -> None:
+    config = json.loads(docker("image", "inspect", "-f", "{{json .Config}}", image))
+    assert config["User"] == "mt5"
+    assert config["Entrypoint"] == ["/usr/bin/tini", "--", "mt5-supervisor"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Healthcheck"]["Test"] == ["CMD", "mt5-supervisor", "health"]
+    assert set(config["Volumes"]) == {"/config"}
+    assert config["Labels"]["org.opencontainers.image.title"] == "mt5-terminal"
+    left = docker("run", "--rm", "--label", LABEL, "--entrypoint", "sh", image, "-c",
+                  "id -u; find / -xdev -perm /6000 -type f 2>/dev/null; cat /etc/pip.conf 2>/dev/null; "
+                  "stat -c %U:%a /config /run/mt5; ls /opt/mt5/wheels")  # fmt: skip
+    lines = left.splitlines()
+    assert lines[:3] == ["10000", "mt5:755", "root:1777"]
+    assert len([line for line in lines if line.endswith(".whl")]) == 6
+
+
+def test_another_installer_than_the_pinned_one_ends_the_build(site: str, image: str) -> None:
+    wrong = installers(site, PYTHON_INSTALLER_SHA256="0" * 64)
+    with pytest.raises(RuntimeError, match="is another file: SHA-256"):
+        build("services/terminal/Dockerfile", ".", f"{NAME}-wrong", *wrong)
+
+
+def test_an_empty_volume_becomes_terminals_without_root_or_a_writable_system(
+    image: str, secrets: list[str]
+) -> None:
+    container = start(image, secrets, TERMINALS=2)
+    healthy(container)
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{port_of(container, 8100)}",
+        headers={"X-Supervisor-Key": KEY},
+        timeout=30,
+    ) as control:
+        rows = control.get("/terminals").json()["terminals"]
+        assert [(row["n"], row["state"]) for row in rows] == [(1, "running"), (2, "running")]
+        link = rpyc.connect("127.0.0.1", port_of(container, 8001), service=ClassicClient)
+        mt5 = link.modules.MetaTrader5
+        assert mt5.initialize()
+        assert mt5.login(1001, password="right", server="S")
+        until(
+            "one client", lambda: control.get("/terminals").json()["terminals"][0]["clients"] == 1
+        )
+        listening = docker("exec", container, "cat", "/proc/net/tcp", "/proc/net/tcp6")
+        ports = {
+            int(line.split()[1].rpartition(":")[2], 16)
+            for line in listening.splitlines()
+            if len(line.split()) > 3 and line.split()[3] == "0A"
+        }
+        assert ports == {8001, 8002, 8100}
+        on_disk = docker(
+            "exec", container, "sh", "-c", "grep -rl 1001 /config --include=accounts.dat; true"
+        )
+        assert not on_disk
+        docker("kill", "--signal", "TERM", container)
+        until(
+            "draining",
+            lambda: control.get("/terminals").json()["terminals"][0]["state"] == "draining",
+        )
+        assert mt5.account_info().login == 1001
+        link.close()
+    until("an end", lambda: state(container)["Status"] == "exited")
+    assert state(container)["ExitCode"] == 0
+
+
+def test_without_its_mounts_it_says_what_it_lacks(image: str, secrets: list[str]) -> None:
+    plain = ("run", "--detach", "--label", LABEL)
+    lacking = {
+        docker(*plain, image): "supervisor_key: No such file",
+        docker(*plain, *secrets, image): "/run/mt5 has to be a tmpfs",
+    }
+    for container, said in lacking.items():
+        until("an end", lambda container=container: state(container)["Status"] == "exited")
+        assert state(container)["ExitCode"] == 2
+        printed = docker("logs", container)
+        assert said in printed
+        assert len(printed.splitlines()) == 1

@@ -92,7 +92,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - options of a command
         deployer = Deployer(engine, plan, _say)
         deployer.build()
         deployer.deploy()
-        _say(f"{stack} runs version {plan.version}: {plan.deployment.origin}/health")
+        _say(f"{stack} runs: {plan.deployment.origin}/health")
 
 
 @app.command()

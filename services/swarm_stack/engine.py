@@ -56,24 +56,7 @@ class Engine:
         Raises:
             EngineFailed: It ended with another code than 0, or not in time.
         """
-        try:
-            done = subprocess.run(  # noqa: S603 - our own command, no shell
-                [self._client, *arguments],
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
-                capture_output=True,
-                env=self._environment(env),
-                check=False,
-                timeout=timeout_s,
-            )
-        except FileNotFoundError:
-            raise EngineMissing(
-                f"{self._client} is not installed: apt-get install docker.io"
-            ) from None
-        except subprocess.TimeoutExpired:
-            raise EngineFailed(
-                f"docker {arguments[0]} was not done after {timeout_s:.0f} s"
-            ) from None
+        done = self._run(arguments, stdin, env, timeout_s)
         if done.returncode:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()
             raise EngineFailed(f"docker {' '.join(arguments[:2])}: {said}")
@@ -91,15 +74,25 @@ class Engine:
         printed = self.run(*arguments, "--format", "{{json .}}")
         return [json.loads(line) for line in printed.splitlines()]
 
-    def inspect(self, kind: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    def inspect(
+        self, kind: str, names: Sequence[str], *, missing_ok: bool = False
+    ) -> list[dict[str, Any]]:
         """Everything the engine knows of some services, tasks, secrets, ...; none for no names.
+
+        Args:
+            kind: Of things.
+            names: Names or ids.
+            missing_ok: Leave out what is not there: old tasks may go at any time.
 
         Raises:
             EngineFailed: One of them is not there.
         """
         if not names:
             return []
-        found: list[dict[str, Any]] = json.loads(self.run("inspect", "--type", kind, *names))
+        command = ("inspect", "--type", kind, *names)
+        # It prints what it finds also when it fails.
+        printed = self._run(command).stdout if missing_ok else self.run(*command).encode()
+        found: list[dict[str, Any]] = json.loads(printed)
         return found
 
     def build(self, dockerfile: Path, tag: str, options: Sequence[str] = ()) -> None:
@@ -135,6 +128,32 @@ class Engine:
             raise EngineMissing("this engine is in no swarm: docker swarm init")
         if not swarm["ControlAvailable"]:
             raise EngineMissing("this node is a worker: deploy from a manager of the swarm")
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = PATIENCE_S,
+    ) -> subprocess.CompletedProcess[bytes]:
+        try:
+            return subprocess.run(  # noqa: S603 - our own command, no shell
+                [self._client, *arguments],
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                env=self._environment(env),
+                check=False,
+                timeout=timeout_s,
+            )
+        except FileNotFoundError:
+            raise EngineMissing(
+                f"{self._client} is not installed: apt-get install docker.io"
+            ) from None
+        except subprocess.TimeoutExpired:
+            raise EngineFailed(
+                f"docker {arguments[0]} was not done after {timeout_s:.0f} s"
+            ) from None
 
     @staticmethod
     def _environment(env: Mapping[str, str] | None) -> dict[str, str]:

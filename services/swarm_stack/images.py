@@ -1,17 +1,16 @@
-"""Our images: which there are, what they are built from, and their version."""
+"""Our images: which there are, what they are built from, and their versions."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from swarm_stack.engine import Engine
 
-# What images are made from; .dockerignore lets nothing else in.
-SOURCES: Final = ("services", "migrations", ".dockerignore")
 PIP_CONF: Final = "PIP_CONF"
+BUILD_NETWORK: Final = "BUILD_NETWORK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,86 +20,112 @@ class Image:
     Args:
         name: Without registry and version.
         dockerfile: From the root of the repository.
+        sources: What is copied into it, files and directories.
         target: Of a Dockerfile that makes several.
     """
 
     name: str
     dockerfile: Path
+    sources: tuple[str, ...]
     target: str | None = None
 
+    @property
+    def variable(self) -> str:
+        """What its full name is called in the stack file."""
+        return f"{self.name.removeprefix('mt5-').replace('-', '_').upper()}_IMAGE"
 
-_PYTHON: Final = Path("services/Dockerfile")
-CORE: Final = (
-    *(Image(f"mt5-{kind}", _PYTHON, kind) for kind in ("api-pool", "websocket-pool")),
-    *(Image(f"mt5-{kind}", _PYTHON, kind) for kind in ("console", "ops")),
-    Image("mt5-nginx", Path("services/nginx/Dockerfile")),
-    Image("mt5-postgres", Path("services/postgres/Dockerfile")),
-    Image("mt5-backup", Path("services/backup/Dockerfile")),
+    def version(self, root: Path = Path()) -> str:
+        """The hash of what it is made from.
+
+        So an image that is there is the right one, and what has not changed is not updated.
+        """
+        digest = hashlib.sha256()
+        for path in sorted(_files(root, (str(self.dockerfile), ".dockerignore", *self.sources))):
+            digest.update(f"{path.relative_to(root)}\0{path.stat().st_mode & 0o111}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:12]
+
+    def tag(self) -> str:
+        """Name and version."""
+        return f"{self.name}:{self.version()}"
+
+
+def _python(kind: str, lock: str, *rooms: str) -> Image:
+    sources = ("services/mt5kit", "services/requirements-pools.lock", lock, *rooms)
+    return Image(f"mt5-{kind}", Path("services/Dockerfile"), sources, kind)
+
+
+def _own(kind: str) -> Image:
+    room = f"services/{kind.replace('-', '_')}"
+    return Image(f"mt5-{kind}", Path(room, "Dockerfile"), (room,))
+
+
+_POOLS: Final = "services/requirements-pools.lock"
+OPS: Final = _python("ops", "services/requirements-ops.lock", "services/ops", "migrations")
+NGINX: Final = _own("nginx")
+BACKUP: Final = _own("backup")
+TERMINAL: Final = _own("terminal")
+SIMULATED: Final = _own("terminal-sim")
+ALL: Final = (
+    _python("api-pool", _POOLS, "services/api_pool"),
+    _python("websocket-pool", _POOLS, "services/websocket_pool"),
+    _python("console", "services/requirements-console.lock", "services/console"),
+    OPS,
+    NGINX,
+    _own("postgres"),
+    BACKUP,
+    TERMINAL,
+    SIMULATED,
 )
-TERMINAL: Final = Image("mt5-terminal", Path("services/terminal/Dockerfile"))
-SIMULATED: Final = Image("mt5-terminal-sim", Path("services/terminal_sim/Dockerfile"))
 
 
-def images(*, simulated: bool) -> tuple[Image, ...]:
-    """What a stack needs."""
-    return (*CORE, SIMULATED if simulated else TERMINAL)
-
-
-def version_of(root: Path = Path()) -> str:
-    """The version of the images made from the tree as it is: the hash of what they are made from.
-
-    So an image that is there is the right one, and a changed tree is another version.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(_files(root)):
-        digest.update(f"{path.relative_to(root)}\0{path.stat().st_mode & 0o111}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:12]
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for source in SOURCES:
-        place = root / source
-        found = place.rglob("*") if place.is_dir() else [place]
-        for path in found:
-            ignored = "__pycache__" in path.parts or path.suffix == ".pyc"
-            if path.is_file() and not ignored and ".egg-info" not in str(path):
-                yield path
+def wanted(*, simulated: bool) -> tuple[Image, ...]:
+    """What a stack needs: real terminals or simulated ones."""
+    return tuple(image for image in ALL if image is not (TERMINAL if simulated else SIMULATED))
 
 
 def build(
-    engine: Engine, wanted: tuple[Image, ...], version: str, report: Callable[[str], None]
+    engine: Engine, images: Iterable[Image], registry: str, report: Callable[[str], None]
 ) -> None:
-    """Build what is not there yet.
+    """Build what is not there yet, and put it where the other nodes of the swarm get it.
 
-    A package index of one's own is read from the file `PIP_CONF` names, as a build secret;
+    A package index of one's own is read from the file that `PIP_CONF` names, as a build secret;
     `BUILD_NETWORK` is docker's `--network`.
 
-    Raises:
-        EngineFailed: One could not be built.
-    """
-    for image in wanted:
-        tag = f"{image.name}:{version}"
-        if engine.has_image(tag):
-            continue
-        report(f"building {tag}")
-        options = ["--build-arg", f"VERSION={version}"]
-        if image.target:
-            options += ["--target", image.target]
-        if pip_conf := os.environ.get(PIP_CONF):
-            options += ["--secret", f"id=pip,src={pip_conf}"]
-        if network := os.environ.get("BUILD_NETWORK"):
-            options += ["--network", network]
-        engine.build(image.dockerfile, tag, options)
-
-
-def publish(engine: Engine, wanted: tuple[Image, ...], version: str, registry: str) -> None:
-    """Put the images where the other nodes of the swarm get them.
+    Args:
+        engine: Where they are built.
+        images: Which.
+        registry: Where they are put; empty for a swarm of one node.
+        report: Told of each.
 
     Raises:
-        EngineFailed: The registry refuses them.
+        EngineFailed: One could not be built, or the registry refuses it.
     """
-    for image in wanted:
-        tag = f"{image.name}:{version}"
-        engine.run("tag", tag, f"{registry.rstrip('/')}/{tag}")
-        engine.run("push", f"{registry.rstrip('/')}/{tag}", timeout_s=3600.0)
+    for image in images:
+        tag = image.tag()
+        if not engine.has_image(tag):
+            report(f"building {tag}")
+            engine.build(image.dockerfile, tag, _options(image))
+        if registry:
+            report(f"publishing {tag}")
+            engine.run("tag", tag, f"{registry}/{tag}")
+            engine.run("push", f"{registry}/{tag}", timeout_s=3600.0)
+
+
+def _options(image: Image) -> list[str]:
+    options = ["--build-arg", f"VERSION={image.version()}"]
+    if image.target:
+        options += ["--target", image.target]
+    if pip_conf := os.environ.get(PIP_CONF):
+        options += ["--secret", f"id=pip,src={pip_conf}"]
+    if network := os.environ.get(BUILD_NETWORK):
+        options += ["--network", network]
+    return options
+
+
+def _files(root: Path, sources: Iterable[str]) -> Iterator[Path]:
+    for source in sources:
+        place = root / source
+        for path in place.rglob("*") if place.is_dir() else [place]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path

@@ -10,7 +10,12 @@ from swarm_stack.engine import Engine, EngineFailed
 UPDATING: Final = frozenset({"updating", "rollback_started"})
 # The new specification did not work out, and the old one stands again or soon will.
 ROLLED_BACK: Final = frozenset({"rollback_started", "rollback_completed", "rollback_paused"})
+# What the engine fills in when it shows a service, and not when it shows a task of it.
+FILLED_IN: Final[Mapping[str, object]] = {"StopGracePeriod": 10_000_000_000, "DNSConfig": {}}
 FAILED: Final = frozenset({"failed", "rejected"})
+
+
+_NONE: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ def _tasks(engine: Engine, specs: Sequence[Mapping[str, Any]]) -> dict[str, list
     by_service: dict[str, list[dict[str, Any]]] = {str(spec["ID"]): [] for spec in specs}
     if by_service:
         ids = engine.run("service", "ps", "--no-trunc", "--quiet", *by_service).split()
-        for task in engine.inspect("task", ids) if ids else []:
+        for task in engine.inspect("task", ids, missing_ok=True):
             by_service[str(task["ServiceID"])].append(task)
     return by_service
 
@@ -137,5 +142,9 @@ def _task(task: Mapping[str, Any], container: Mapping[str, Any]) -> Task:
         state=str(status["State"]),
         since=str(status["Timestamp"]),
         error=str(status.get("Err", "")),
-        current=task["Spec"].get("ContainerSpec") == container,
+        current=_said(task["Spec"].get("ContainerSpec", {})) == _said(container),
     )
+
+
+def _said(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in container.items() if value != FILLED_IN.get(name, _NONE)}

@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from swarm_stack.sizes import Sizes
-from swarm_stack.variables import POOLS
+from swarm_stack.variables import CORES, POOLS
 
 # The server of the PRD, of which it leaves 12 GB to the system.
 SERVER_GB: Final = 64.0
@@ -121,8 +121,13 @@ def _need(service: Mapping[str, Any]) -> Need:
         _size_gb(reservations["memory"]),
         _size_gb(limits["memory"]),
         float(reservations["cpus"]),
-        float(limits["cpus"]),
+        _cores(limits["cpus"]),
     )
+
+
+def _cores(text: str) -> float:
+    wanted = {f"${{{name}:?}}": float(cores) for name, cores in CORES.items()}
+    return wanted[text] if text in wanted else float(text)
 
 
 def _size_gb(text: str) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from swarm_stack import images
 from swarm_stack.convergence import wait_converged
 from swarm_stack.engine import Engine
 from swarm_stack.jobs import Job, run_job
@@ -94,7 +95,7 @@ class Restorer:
         stack = self._plan.stack
         return Job(
             name=f"{stack}_restore",
-            image=self._plan.image("mt5-backup"),
+            image=self._plan.image(images.BACKUP),
             arguments=arguments,
             secrets=ring,
             volumes={

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from swarm_stack.swarm_secrets import SwarmSecrets
 from swarm_stack.variables import (
     Replicas,
     config_hashes,
+    core_limits,
     variables,
     write_generated,
 )
@@ -64,7 +65,6 @@ class Plan:
     without: frozenset[str] = frozenset()
     extra_files: tuple[Path, ...] = ()
     patience_s: float = PATIENCE_S
-    version: str = field(default_factory=images.version_of)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -73,14 +73,13 @@ class Plan:
         return (MAIN_FILE, *simulated, *self.extra_files)
 
     @property
-    def prefix(self) -> str:
-        """Before our images' names."""
-        registry = self.deployment.registry.rstrip("/")
-        return f"{registry}/" if registry else ""
+    def registry(self) -> str:
+        """Where our images are put; empty for a swarm of one node."""
+        return self.deployment.registry.rstrip("/")
 
-    def image(self, name: str) -> str:
+    def image(self, image: images.Image) -> str:
         """Full name of an image of ours."""
-        return f"{self.prefix}{name}:{self.version}"
+        return f"{self.registry}/{image.tag()}" if self.registry else image.tag()
 
 
 class Deployer:
@@ -104,12 +103,8 @@ class Deployer:
         Raises:
             EngineFailed: One could not be built.
         """
-        wanted = images.images(simulated=self._plan.simulated)
-        images.build(self._engine, wanted, self._plan.version, self._report)
-        if self._plan.deployment.registry:
-            self._report(f"publishing to {self._plan.deployment.registry}")
-            registry = self._plan.deployment.registry
-            images.publish(self._engine, wanted, self._plan.version, registry)
+        wanted = images.wanted(simulated=self._plan.simulated)
+        images.build(self._engine, wanted, self._plan.registry, self._report)
 
     def deploy(self) -> None:
         """Bring the stack to the plan, and wait until it is there.
@@ -131,8 +126,9 @@ class Deployer:
         replicas = Replicas.wanted(
             plan.sizes, {name: one.desired for name, one in before.items()}, plan.without
         )
-        values = variables(plan.stack, plan.version, plan.deployment, plan.sizes, names)
-        values |= config_hashes(plan.sizes)
+        values = variables(plan.stack, plan.deployment, plan.sizes, names)
+        values |= {image.variable: plan.image(image) for image in images.ALL}
+        values |= config_hashes(plan.sizes) | core_limits(self._fewest_cores())
         write_generated(plan.sizes)
         if "postgres" not in before:
             self._report("starting the stores, before their users")
@@ -141,7 +137,7 @@ class Deployer:
         since = update_times(engine, plan.stack)
         self._report("migrating the schema")
         self._migrate(names)
-        self._report(f"deploying version {plan.version}")
+        self._report("deploying")
         self._apply(values | replicas.variables())
         self._converge(since, "the deployment failed")
         self._prune_configs()
@@ -163,7 +159,7 @@ class Deployer:
         try:
             job = Job(
                 name=f"{self._plan.stack}_install-certificate",
-                image=self._plan.image("mt5-nginx"),
+                image=self._plan.image(images.NGINX),
                 arguments=("install-certificate",),
                 secrets={"certificate.pem": chain, "key.pem": key},
                 volumes={TLS_PATH: f"{self._plan.stack}_tls"},
@@ -193,6 +189,13 @@ class Deployer:
             )
         self._engine.run("node", "update", "--label-add", f"{DATA_LABEL}=yes", nodes[0])
 
+    def _fewest_cores(self) -> int:
+        nodes = [str(row["ID"]) for row in self._engine.rows("node", "ls")]
+        described = self._engine.inspect("node", nodes)
+        return min(
+            int(node["Description"]["Resources"]["NanoCPUs"]) // 1_000_000_000 for node in described
+        )
+
     def _require_certificate(self) -> None:
         volumes = self._engine.rows("volume", "ls", "--filter", f"name={self._plan.stack}_tls")
         single = len(self._engine.rows("node", "ls")) == 1
@@ -211,7 +214,7 @@ class Deployer:
         urls = ("owner_database_url", "database_url", "worker_database_url", "keys_database_url")
         job = Job(
             name=f"{self._plan.stack}_migrate",
-            image=self._plan.image("mt5-ops"),
+            image=self._plan.image(images.OPS),
             arguments=("migrate",),
             env={f"{name.upper()}_FILE": f"/run/secrets/{name}" for name in urls},
             networks=(f"{self._plan.stack}_services",),

@@ -21,6 +21,8 @@ CONFIG_FILES: Final = {
     "GRAFANA_DATASOURCES": Path("config/grafana/datasources.yml"),
     "GRAFANA_DASHBOARDS": Path("config/grafana/dashboards.yml"),
 }
+# Limits above one core. Docker refuses one above the cores of a node.
+CORES: Final = {"TWO_CORES": 2, "THREE_CORES": 3, "FOUR_CORES": 4}
 # A pool and the terminals that its replicas have: scaled together.
 POOLS: Final = {"api-pool": "mt5-api", "websocket-pool": "mt5-stream"}
 
@@ -61,13 +63,12 @@ class Replicas:
 
 
 def variables(
-    stack: str, version: str, deployment: Deployment, sizes: Sizes, secret_names: Mapping[str, str]
+    stack: str, deployment: Deployment, sizes: Sizes, secret_names: Mapping[str, str]
 ) -> dict[str, str]:
-    """Everything but the replicas.
+    """Everything but images, configs, replicas and the limits of cores.
 
     Args:
         stack: Name of the stack.
-        version: Tag of our images.
         deployment: Settings of this deployment.
         sizes: Maxima and subnets.
         secret_names: Full name of each secret's newest version.
@@ -75,8 +76,6 @@ def variables(
     own = list(stream_slots(sizes).ids("{{.Task.Slot}}"))
     values = {
         "STACK": stack,
-        "VERSION": version,
-        "REGISTRY": f"{deployment.registry.rstrip('/')}/" if deployment.registry else "",
         "GENERATED": f"./{GENERATED}",
         "HTTP_PORT": str(deployment.http_port),
         "HTTPS_PORT": str(deployment.https_port),
@@ -103,6 +102,11 @@ def variables(
     }
     values |= {f"SECRET_{_upper(name)}": full for name, full in secret_names.items()}
     return values
+
+
+def core_limits(cores: int) -> dict[str, str]:
+    """The limits above one core, as far as the smallest node has them."""
+    return {name: str(min(limit, cores)) for name, limit in CORES.items()}
 
 
 def write_generated(sizes: Sizes, root: Path = Path()) -> None:

@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from swarm_stack.deployment import Deployment
-from swarm_stack.images import CORE, SIMULATED, TERMINAL, version_of
+from swarm_stack.images import ALL as IMAGES
+from swarm_stack.images import OPS, Image
 from swarm_stack.resources import read_needs, sizes_page
 from swarm_stack.secret_groups import ALL
 from swarm_stack.sizes import Sizes
 from swarm_stack.terminals import api_slots, generated_configs, stream_slots
-from swarm_stack.variables import CONFIG_FILES, POOLS, Replicas, variables
+from swarm_stack.variables import CONFIG_FILES, POOLS, Replicas, core_limits, variables
 
 MAIN, SIM = Path("docker-stack.yml"), Path("docker-stack.sim.yml")
 SIZES = Sizes.read()
@@ -27,8 +28,9 @@ STOP_FIRST = {"nginx", "mt5-api", "mt5-stream", "mt5-market", "redis", "postgres
 
 def values() -> dict[str, str]:
     names = {name: f"mt5_{name}_v1" for name in ALL}
-    found = variables("mt5", "v", Deployment(domain="x"), SIZES, names)
+    found = variables("mt5", Deployment(domain="x"), SIZES, names)
     found |= Replicas.wanted(SIZES, {}, frozenset()).variables()
+    found |= core_limits(2) | {image.variable: image.tag() for image in IMAGES}
     hashed = [*CONFIG_FILES, *(name.upper() for name in generated_configs(SIZES))]
     return found | {f"{name}_HASH": "0" for name in hashed}
 
@@ -39,8 +41,8 @@ def test_every_variable_gets_a_value_and_none_is_for_nothing(file: Path) -> None
     assert asked <= values().keys()
     if file is MAIN:
         # The owner's and the keys' URLs are for jobs, which get them by their names.
-        for_jobs = {"SECRET_OWNER_DATABASE_URL", "SECRET_KEYS_DATABASE_URL"}
-        assert values().keys() - asked == for_jobs
+        for_jobs = {"SECRET_OWNER_DATABASE_URL", "SECRET_KEYS_DATABASE_URL", OPS.variable}
+        assert values().keys() - asked == for_jobs | {"TERMINAL_SIM_IMAGE"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -61,8 +63,9 @@ def test_every_image_has_a_version_and_no_service_holds_a_secret_in_its_environm
     name: str,
 ) -> None:
     service = SERVICES[name]
-    tag = service["image"].rpartition(":")[2]
-    assert tag not in {"latest", "", service["image"]}
+    image = service["image"]
+    tag = image.rpartition(":")[2]
+    assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:\?\}", image) or tag not in {"latest", "", image}
     for variable, value in service.get("environment", {}).items():
         if re.search(r"PASSWORD|SECRET|KEY|TOKEN", variable) and "TERMINALS" not in variable:
             assert str(value).startswith(("/run/secrets/", "/etc/grafana/tls/")) or not value, (
@@ -137,22 +140,37 @@ def test_our_images_are_those_that_are_built() -> None:
     used = {
         match[1]
         for file in (MAIN, SIM)
-        for match in re.finditer(r"\$\{REGISTRY\}([a-z0-9-]+):\$\{VERSION", file.read_text())
+        for match in re.finditer(r"image: \$\{([A-Z_]+):\?\}", file.read_text())
     }
-    assert used == {image.name for image in (*CORE, SIMULATED, TERMINAL)} - {"mt5-ops"}
+    assert used == {image.variable for image in IMAGES if image is not OPS}
 
 
-def test_the_version_of_the_images_is_that_of_what_they_are_made_from(tmp_path: Path) -> None:
-    (tmp_path / "services").mkdir()
-    (tmp_path / "migrations").mkdir()
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+def test_what_an_image_copies_is_what_its_version_is_made_from(image: Image) -> None:
+    dockerfile = image.dockerfile.read_text()
+    if image.target:
+        assert f"AS {image.target}\n" in dockerfile
+    for source in image.sources:
+        assert Path(source).exists()
+    copied = re.findall(r"^COPY (?!--from)(?:--\S+ )*((?:\S+ )+)\S+$", dockerfile, re.MULTILINE)
+    others = {room for one in IMAGES if one is not image for room in one.sources}
+    for source in (one for line in copied for one in line.split()):
+        assert any(source.startswith(own) for own in {*image.sources, *others}), source
+
+
+def test_an_image_has_another_version_when_what_it_is_made_from_changes(tmp_path: Path) -> None:
+    image = Image("mt5-x", Path("services/x/Dockerfile"), ("services/x",))
+    room = tmp_path / "services/x"
+    room.mkdir(parents=True)
     (tmp_path / ".dockerignore").write_text("*\n")
-    file = tmp_path / "services/main.py"
-    file.write_text("one")
-    first = version_of(tmp_path)
-    assert version_of(tmp_path) == first
-    (tmp_path / "services/__pycache__").mkdir()
-    (tmp_path / "services/__pycache__/main.pyc").write_bytes(b"x")
-    (tmp_path / "README.md").write_text("not in an image")
-    assert version_of(tmp_path) == first
-    file.write_text("two")
-    assert version_of(tmp_path) != first
+    (room / "Dockerfile").write_text("FROM scratch\n")
+    (room / "main.py").write_text("one")
+    first = image.version(tmp_path)
+    assert image.version(tmp_path) == first
+    (room / "__pycache__").mkdir()
+    (room / "__pycache__/main.pyc").write_bytes(b"x")
+    (tmp_path / "services/y").mkdir()
+    (tmp_path / "services/y/main.py").write_text("not in this image")
+    assert image.version(tmp_path) == first
+    (room / "main.py").write_text("two")
+    assert image.version(tmp_path) != first

@@ -50,7 +50,9 @@ class StreamBoard:
         Raises:
             StateUnavailable: Redis is away.
         """
-        await self._store.publish({one: self._entry(one) for one in self._held()})
+        held = self._held()
+        await self._store.publish({one: self._entry(one) for one in held})
+        self._since = {one: said for one, said in self._since.items() if one in held}
         self._told = await self._store.read()
         self._roster.told(self._told)
 
@@ -86,6 +88,16 @@ class StreamBoard:
             )
         )
 
+    def _comes(self, terminal_id: str) -> bool:
+        """Whether a terminal was up when we were given it, just now: we have yet to connect."""
+        told = self._told.get(terminal_id)
+        return (
+            terminal_id not in self._since
+            and told is not None
+            and told.up
+            and told.at_ms > now_ms() - STALE_MS
+        )
+
     def _leaves(self, terminal_id: str) -> bool:
         if terminal_id in self._held():
             return self._drains(terminal_id)
@@ -96,7 +108,7 @@ class StreamBoard:
         return sorted(terminals, key=lambda one: one not in held)
 
     def _entry(self, terminal_id: str) -> TerminalEntry:
-        up = self._up(terminal_id)
+        up = self._up(terminal_id) or self._comes(terminal_id)
         was_up, since_ms = self._since.get(terminal_id, (not up, 0))
         if was_up is not up:
             since_ms = now_ms()

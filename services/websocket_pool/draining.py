@@ -41,17 +41,17 @@ class Drainer:
             StateUnavailable: Redis is away.
         """
         departures, held = self._leasing.departures, self._leasing.keeper.held
-        await departures.look({one: self._terminals.peer(one) for one in held})
+        draining = await departures.look({one: self._terminals.peer(one) for one in held})
         gone = self._given_up.difference(held)
         await self._board.bid_farewell(gone)
         self._given_up -= gone
         polled = self._hub.polled()
-        left = [one for one in held if departures.drain(one) and one not in polled]
+        left = [one for one in draining if one in held and one not in polled]
         occupants = await self._placement.occupants(left)
         for terminal_id in left:
             if terminal_id in occupants:
                 await self._free(occupants[terminal_id], terminal_id)
-            else:
+            elif departures.known(terminal_id):
                 self._given_up.add(terminal_id)
                 self._leasing.keeper.give_up(terminal_id)
 

@@ -5,8 +5,8 @@ import structlog
 from api_pool.fleet import Fleet, OwnedTerminal
 from api_pool.places import Board, Places
 from mt5kit.domain.instants import now_ms
-from mt5kit.service.departures import Departures, farewell
-from mt5kit.state.redis import BoardStore, PlacementStore
+from mt5kit.service.departures import Departures
+from mt5kit.state.redis import BoardStore, PlacementStore, TerminalEntry
 
 log = structlog.get_logger(__name__)
 
@@ -77,3 +77,8 @@ class Drainer:
         await self._store.publish(gone)
         self._board.told(gone)
         self._given_up -= gone.keys()
+
+
+def farewell(now_ms: int) -> TerminalEntry:
+    """What is said of a terminal that has drained and been laid down: it is nobody's."""
+    return TerminalEntry("", up=False, since_ms=now_ms, switch_ms=None, waiting=0, draining=True)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from mt5kit.domain.instants import now_ms
-from mt5kit.service.departures import farewell
 from mt5kit.service.roster import Roster
 from mt5kit.state.redis import BoardStore, TerminalEntry
 
@@ -55,14 +54,6 @@ class StreamBoard:
         self._since = {one: said for one, said in self._since.items() if one in held}
         self._told = await self._store.read()
         self._roster.told(self._told)
-
-    async def bid_farewell(self, terminals: Iterable[str]) -> None:
-        """Say of terminals that have drained that they are nobody's.
-
-        Raises:
-            StateUnavailable: Redis is away.
-        """
-        await self._store.publish({one: farewell(now_ms()) for one in terminals})
 
     def candidates(self) -> list[str]:
         """Terminals that an account may be given, ours first; all there are while none is up."""

@@ -197,7 +197,7 @@ class StreamContext:
             leasing=leasing,
             hub=hub,
             board=board,
-            drainer=Drainer(leasing, terminals, hub, owner, board),
+            drainer=Drainer(leasing, terminals, hub, owner),
             control=ControlChannel(redis, keys),
             door=door,
             database=database,

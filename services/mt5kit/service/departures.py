@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mt5kit.state.redis import TerminalEntry
 from mt5kit.terminal.supervisor import Peer, Supervisors
 
 LOOK_S: Final = 1.0
@@ -71,8 +70,3 @@ class Departures:
     async def aclose(self) -> None:
         """Hang up."""
         await self._supervisors.aclose()
-
-
-def farewell(now_ms: int) -> TerminalEntry:
-    """What is said of a terminal that has drained and been laid down: it is nobody's."""
-    return TerminalEntry("", up=False, since_ms=now_ms, switch_ms=None, waiting=0, draining=True)

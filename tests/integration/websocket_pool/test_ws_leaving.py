@@ -19,7 +19,7 @@ from tests.integration.websocket_pool.pairs import held_by, is_type, pair
 from mt5kit.domain.accounts import AccountIdentity
 from mt5kit.service import departures, roster
 from mt5kit.terminal.supervisor import Supervisors
-from mt5kit.testing.fake_terminal import make_position, make_snapshot
+from mt5kit.testing.fake_terminal import FakeStreamTerminal, make_position, make_snapshot
 from websocket_pool import context as context_module
 from websocket_pool import owner as owner_module
 
@@ -148,17 +148,27 @@ async def test_an_account_that_has_nowhere_to_go_stays_and_leaves_when_it_has(
 
 
 async def test_nobody_is_sent_to_a_terminal_that_drains(
-    farm: Farm, redis_url: str, supervision: Supervision
+    farm: Farm, redis_url: str, supervision: Supervision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    me = farm.account("acc-1")
-    supervision.draining = {"S1"}
-    await farm.placement.reserve("acc-1", ["S1"], 60)
+    me, other = farm.account("acc-1"), farm.account("acc-2", 2)
+    # It is not laid down yet.
+    monkeypatch.setattr(departures, "HEARD_S", 3600)
+    farm.terminals["S3"] = FakeStreamTerminal("S3", farm.passwords)
     async with running(farm, redis_url, "ws-1", supervisors=supervision.of) as one:
-        await until(lambda: "S2" in one.context.keeper.held)
+        await whole(one)
+        supervision.draining = {"S1"}
+        await eventually(farm.draining, lambda draining: "S1" in draining)
+        assert sorted(one.context.board.candidates()) == ["S2", "S3"]
         async with one.watch("acc-1") as client:
             await receive_until(client, is_type("snapshot"))
-        await gone(one, "S1")
-    assert farm.terminals["S2"].sign_ins == [me]
+            # Another was sent there before, and somebody waits for its stream.
+            await farm.live.follow("acc-2", "ws-9", 0, 0)
+            await farm.placement.reserve("acc-2", ["S1"], 60)
+            async with one.watch("acc-2") as waiting:
+                await receive_until(waiting, is_type("snapshot"))
+        assert farm.terminals["S1"].sign_ins == []
+        used = [farm.terminals[name].sign_ins for name in ("S2", "S3")]
+        assert sorted(used, key=str) == sorted([[me], [other]], key=str)
 
 
 async def test_a_reservation_that_nobody_uses_does_not_hold_a_terminal(

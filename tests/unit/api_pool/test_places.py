@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 
 from api_pool import places as places_module
+from api_pool.draining import farewell
 from api_pool.places import DOWN_GRACE_S, STALE_S, Board, Places, Room
 from api_pool.store_watch import AWAY_S, StoreWatch
 from mt5kit.domain.instants import now_ms
 from mt5kit.errors import TerminalUnavailable
-from mt5kit.service.departures import farewell
 from mt5kit.state.redis import PlacementStore, StateUnavailable, TerminalEntry
 
 

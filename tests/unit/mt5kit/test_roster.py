@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mt5kit.service.departures import HEARD_S, INHERITED_S, Departures, farewell
+from mt5kit.service.departures import HEARD_S, INHERITED_S, Departures
 from mt5kit.service.roster import DRAINED_S, GONE_S, SAID_S, Roster
 from mt5kit.state.redis import TerminalEntry
 from mt5kit.terminal.supervisor import Peer
@@ -100,10 +100,11 @@ def test_one_that_drains_is_taken_up_by_nobody_and_kept_by_its_owner() -> None:
     world.held.clear()
     world.now += DRAINED_S - 1
     assert world.all == "bc"
-    world.roster.told({"a": farewell(1)})
+    last = TerminalEntry("", up=False, since_ms=1, switch_ms=None, waiting=0, draining=True)
+    world.roster.told({"a": last})
     world.now += DRAINED_S - 1
     # The same words are not said anew by being heard again.
-    world.roster.told({"a": farewell(1)})
+    world.roster.told({"a": last})
     assert world.all == "bc"
     world.now += 1
     assert world.all == "abc", "it may have been started anew"

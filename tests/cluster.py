@@ -28,6 +28,7 @@ from tests.cluster_plan import (
     ClusterPlan,
     account_at,
     scenario_of,
+    task_name,
 )
 from tests.cluster_settings import Surroundings
 from tests.containers import SUPERVISOR_PORT, Container, Containers
@@ -94,10 +95,10 @@ class Cluster(OutsideWorld):
         self._ws_environment = {**around.of_streams(), **common, **plan.ws_environment}
         self.replicas: dict[str, Replica] = {}
         self.ws_replicas: dict[str, StreamReplica] = {}
-        for name in _numbered("api", plan.replicas):
-            self.add(name)
-        for name in _numbered("ws", plan.ws_replicas):
-            self.add_ws(name)
+        for slot in range(1, plan.replicas + 1):
+            self.add(task_name("api-pool", slot) if plan.as_tasks else f"api-{slot}")
+        for slot in range(1, plan.ws_replicas + 1):
+            self.add_ws(task_name("websocket-pool", slot) if plan.as_tasks else f"ws-{slot}")
 
     @property
     def containers(self) -> Mapping[str, Container]:
@@ -258,10 +259,6 @@ def _simulator(plan: ClusterPlan, directory: Path, scenario: bytes) -> Simulator
         return Containers(directory, scenario, plan.containers, plan.login_seconds)
     names, login_seconds = plan.terminal_names, plan.login_seconds
     return Simulator(directory, scenario, CONTROL_KEY, names=names, login_seconds=login_seconds)
-
-
-def _numbered(name: str, count: int) -> list[str]:
-    return [f"{name}-{number}" for number in range(1, count + 1)]
 
 
 def _shared(replicas: Sequence[Replica], terminals: Mapping[str, PlacedTerminal]) -> bool:

@@ -55,6 +55,7 @@ class ClusterPlan:
         ws_replicas: WebSocket replicas, `ws-1` …
         ws_environment: Settings of those alone, over `environment`.
         containers: Instead of `terminals` and `stream_terminals`: terminals in containers.
+        as_tasks: Whether replicas are named as a Swarm names its tasks.
     """
 
     terminals: int = 2
@@ -68,12 +69,18 @@ class ClusterPlan:
     ws_replicas: int = 0
     ws_environment: Mapping[str, str] = field(default_factory=dict)
     containers: tuple[Contained, ...] = ()
+    as_tasks: bool = False
 
     @property
     def terminal_names(self) -> list[tuple[str, Role]]:
         """Id and role of every terminal, in the order of the simulator's numbers."""
         api: list[tuple[str, Role]] = [(f"t-{n}", "api") for n in range(1, self.terminals + 1)]
         return api + [(f"s-{n}", "stream") for n in range(1, self.stream_terminals + 1)]
+
+
+def task_name(service: str, slot: int) -> str:
+    """What a Swarm calls a new task of a service."""
+    return f"mt5_{service}.{slot}.{uuid4().hex[:25]}"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import structlog
 from api_pool.fleet import Fleet, OwnedTerminal
 from api_pool.places import Board, Places
 from mt5kit.domain.instants import now_ms
-from mt5kit.service.departures import Departures, farewell
-from mt5kit.state.redis import BoardStore, PlacementStore
+from mt5kit.service.departures import Departures
+from mt5kit.state.redis import BoardStore, PlacementStore, TerminalEntry
 
 log = structlog.get_logger(__name__)
 
@@ -46,14 +46,14 @@ class Drainer:
         Raises:
             StateUnavailable: The state store is away.
         """
-        await self._departures.look(self._fleet.peers())
+        draining = await self._departures.look(self._fleet.peers())
         await self._bid_farewell()
-        for terminal in list(self._fleet.owned.values()):
-            if self._departures.drain(terminal.terminal_id):
-                await self._empty(terminal)
+        for terminal_id in draining:
+            if self._fleet.holds(terminal_id):
+                await self._empty(self._fleet.terminal(terminal_id))
 
     async def _empty(self, terminal: OwnedTerminal) -> None:
-        """Move its accounts to where there is room; lay it down when nothing is left."""
+        """Move its accounts to where there is room; lay it down when nothing is left, nor comes."""
         here = terminal.terminal_id
         room = {one: most for one, most in self._board.up().items() if one != here}
         counts = dict(await self._placements.counts([*room]))
@@ -67,7 +67,7 @@ class Drainer:
             counts[target] += 1
             log.info("session_moved", source=here, target=target)
             self._fleet.part_with(here, (account_id,), moved=True)
-        if not stay and not terminal.scheduler.waiting:
+        if not stay and not terminal.scheduler.waiting and self._departures.known(here):
             self._given_up.add(here)
             self._fleet.give_up(here)
 
@@ -77,3 +77,8 @@ class Drainer:
         await self._store.publish(gone)
         self._board.told(gone)
         self._given_up -= gone.keys()
+
+
+def farewell(now_ms: int) -> TerminalEntry:
+    """What is said of a terminal that has drained and been laid down: it is nobody's."""
+    return TerminalEntry("", up=False, since_ms=now_ms, switch_ms=None, waiting=0, draining=True)

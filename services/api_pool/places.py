@@ -87,6 +87,10 @@ class Board:
         known = self._known().items()
         return {one: self._room(entry).capacity for one, entry in known if entry.open}
 
+    def leaving(self) -> list[str]:
+        """The terminals that drain and take turns yet."""
+        return [one for one, entry in self._known().items() if entry.up and entry.draining]
+
     def bearable(self) -> list[str]:
         """The terminals that keep the accounts they have: up, or down since a moment ago.
 
@@ -189,10 +193,12 @@ class Places:
     async def emptiest(self) -> str:
         """The terminal with the fewest accounts: where unproven credentials harm fewest.
 
+        Where none takes another account, one that is about to end.
+
         Raises:
             TerminalUnavailable: No terminal is up.
         """
-        up = [*self._board.up()]
+        up = [*self._board.up()] or self._board.leaving()
         if not up:
             raise TerminalUnavailable("no terminal is up yet", retry_after_s=1)
         counts = await self._store.counts(up)

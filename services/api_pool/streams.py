@@ -132,7 +132,7 @@ class StreamAssigner:
         """A terminal that is up; else one that is leased and may be up soon.
 
         One that nobody leases is given only while no owner has said anything: then all start. One
-        that drains is kept by the account that has it while there is no other, and given to none.
+        that drains is given to nobody. While there is no other, an account keeps what it has.
         """
         if not terminals.heard:
             return await self._placements.reserve(account_id, terminals.every, RESERVATION_TTL_S)
@@ -142,5 +142,6 @@ class StreamAssigner:
             raise
         except ServiceOverloaded:
             had = await self._placements.where(account_id)
-            stay = [one for one in terminals.leases if one == had or one not in terminals.draining]
+            some = terminals.leases.keys() - terminals.draining
+            stay = [one for one in terminals.every if one == had or one in some]
             return await self._placements.reserve(account_id, stay, RESERVATION_TTL_S)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from mt5kit.domain.instants import now_ms
-from mt5kit.service.departures import farewell
 from mt5kit.service.roster import Roster
 from mt5kit.state.redis import BoardStore, TerminalEntry
 
@@ -50,17 +49,11 @@ class StreamBoard:
         Raises:
             StateUnavailable: Redis is away.
         """
-        await self._store.publish({one: self._entry(one) for one in self._held()})
+        held = self._held()
+        await self._store.publish({one: self._entry(one) for one in held})
+        self._since = {one: said for one, said in self._since.items() if one in held}
         self._told = await self._store.read()
         self._roster.told(self._told)
-
-    async def bid_farewell(self, terminals: Iterable[str]) -> None:
-        """Say of terminals that have drained that they are nobody's.
-
-        Raises:
-            StateUnavailable: Redis is away.
-        """
-        await self._store.publish({one: farewell(now_ms()) for one in terminals})
 
     def candidates(self) -> list[str]:
         """Terminals that an account may be given, ours first; all there are while none is up."""
@@ -86,6 +79,16 @@ class StreamBoard:
             )
         )
 
+    def _comes(self, terminal_id: str) -> bool:
+        """Whether a terminal was up when we were given it, just now: we have yet to connect."""
+        told = self._told.get(terminal_id)
+        return (
+            terminal_id not in self._since
+            and told is not None
+            and told.up
+            and told.at_ms > now_ms() - STALE_MS
+        )
+
     def _leaves(self, terminal_id: str) -> bool:
         if terminal_id in self._held():
             return self._drains(terminal_id)
@@ -96,7 +99,7 @@ class StreamBoard:
         return sorted(terminals, key=lambda one: one not in held)
 
     def _entry(self, terminal_id: str) -> TerminalEntry:
-        up = self._up(terminal_id)
+        up = self._up(terminal_id) or self._comes(terminal_id)
         was_up, since_ms = self._since.get(terminal_id, (not up, 0))
         if was_up is not up:
             since_ms = now_ms()

@@ -183,8 +183,8 @@ class StreamContext:
 
         def candidates() -> list[str]:
             # A Redis that has lost its data may not know yet that they are taken.
-            polled = hub.polled()
-            return [one for one in board.candidates() if one not in polled]
+            taken = hub.polled() | parts.leaving
+            return [one for one in board.candidates() if one not in taken]
 
         parts = StreamParts(
             me, keeper, leases, terminals, owner, candidates, set(), wiring.settle_s
@@ -197,7 +197,7 @@ class StreamContext:
             leasing=leasing,
             hub=hub,
             board=board,
-            drainer=Drainer(leasing, terminals, hub, owner, board),
+            drainer=Drainer(leasing, terminals, hub, owner),
             control=ControlChannel(redis, keys),
             door=door,
             database=database,

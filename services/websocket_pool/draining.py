@@ -1,6 +1,5 @@
 """Stream terminals that are about to end are left, and then laid down."""
 
-from websocket_pool.board import StreamBoard
 from websocket_pool.hub import Hub
 from websocket_pool.leasing import Leasing
 from websocket_pool.owner import OwnerParts
@@ -15,7 +14,6 @@ class Drainer:
         terminals: Connections to them.
         hub: Who polls them.
         owner: What owners share.
-        board: Where the other replicas hear of those that we lay down.
     """
 
     def __init__(
@@ -24,15 +22,12 @@ class Drainer:
         terminals: Terminals,
         hub: Hub,
         owner: OwnerParts,
-        board: StreamBoard,
     ) -> None:
         self._leasing = leasing
         self._terminals = terminals
         self._hub = hub
         self._placement = owner.placement
         self._live = owner.live
-        self._board = board
-        self._given_up: set[str] = set()
 
     async def look(self) -> None:
         """Ask the supervisors, and lay down the terminals that drain and have no account.
@@ -41,18 +36,14 @@ class Drainer:
             StateUnavailable: Redis is away.
         """
         departures, held = self._leasing.departures, self._leasing.keeper.held
-        await departures.look({one: self._terminals.peer(one) for one in held})
-        gone = self._given_up.difference(held)
-        await self._board.bid_farewell(gone)
-        self._given_up -= gone
+        draining = await departures.look({one: self._terminals.peer(one) for one in held})
         polled = self._hub.polled()
-        left = [one for one in held if departures.drain(one) and one not in polled]
+        left = [one for one in draining if one in held and one not in polled]
         occupants = await self._placement.occupants(left)
         for terminal_id in left:
             if terminal_id in occupants:
                 await self._free(occupants[terminal_id], terminal_id)
-            else:
-                self._given_up.add(terminal_id)
+            elif departures.known(terminal_id):
                 self._leasing.keeper.give_up(terminal_id)
 
     async def _free(self, account_id: str, terminal_id: str) -> None:

@@ -151,7 +151,7 @@ class Hub:
 
     def well(self, terminal_id: str) -> bool:
         """Whether a terminal of ours answers whoever polls it, as far as anybody does."""
-        return terminal_id not in self._parts.leaving and all(
+        return all(
             stream.owner is None
             or stream.owner.status.state is not AccountState.TERMINAL_UNAVAILABLE
             for stream in self._on(terminal_id)

@@ -137,7 +137,7 @@ async def _drain(options: Options, fleet: Fleet, hurry: asyncio.Event) -> None:
     fleet.draining = True
     _LOG.info("draining, for %g s at most", options.drain_s)
     ports = {member.port for member in fleet.terminals.values()}
-    left = await until_left(lambda: occupied(ports), options.drain_s, hurry)
+    left = await until_left(lambda: occupied(options.host, ports), options.drain_s, hurry)
     _LOG.info("every client has left" if left else "the clients that are left are cut off")
 
 

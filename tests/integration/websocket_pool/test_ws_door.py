@@ -322,7 +322,11 @@ async def test_service_routes_answer(replica: Replica) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{replica.port}") as client:
         assert (await client.get("/health/live")).status_code == 200
         ready = (await client.get("/health/ready")).json()
-        assert ready["terminals"]["S1"] == {"leased": True, "connected": True}
+        assert ready["terminals"]["S1"] == {
+            "leased": True,
+            "connected": True,
+            "draining": False,
+        }
         assert "ws_active_connections" in (await client.get("/metrics")).text
         missing = await client.get("/ws/account/acc-1")
         assert missing.status_code == 404

@@ -1,10 +1,12 @@
 """Which terminals there are to share out, and which of ours are about to end."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from mt5kit.service.departures import INHERITED_S, Departures, farewell
+from mt5kit.service.departures import HEARD_S, INHERITED_S, Departures
 from mt5kit.service.roster import DRAINED_S, GONE_S, SAID_S, Roster
 from mt5kit.state.redis import TerminalEntry
+from mt5kit.terminal.supervisor import Peer
 
 
 class World:
@@ -23,6 +25,9 @@ class World:
 
     def draining(self, terminal_id: str) -> bool | None:
         return self.told.get(terminal_id)
+
+    async def look(self, _peers: Mapping[str, Peer | None]) -> None:
+        """What it would ask is told by the test."""
 
     def says(self, terminal_id: str, *, up: bool = True, draining: bool = False) -> None:
         """Its owner, now."""
@@ -95,10 +100,11 @@ def test_one_that_drains_is_taken_up_by_nobody_and_kept_by_its_owner() -> None:
     world.held.clear()
     world.now += DRAINED_S - 1
     assert world.all == "bc"
-    world.roster.told({"a": farewell(1)})
+    last = TerminalEntry("", up=False, since_ms=1, switch_ms=None, waiting=0, draining=True)
+    world.roster.told({"a": last})
     world.now += DRAINED_S - 1
     # The same words are not said anew by being heard again.
-    world.roster.told({"a": farewell(1)})
+    world.roster.told({"a": last})
     assert world.all == "bc"
     world.now += 1
     assert world.all == "abc", "it may have been started anew"
@@ -131,3 +137,25 @@ def test_a_terminal_that_was_lost_is_inherited_anew() -> None:
     world.says("a", draining=False)
     world.departures.gained("a")
     assert not world.departures.drain("a")
+
+
+async def test_that_a_terminal_drains_is_known_to_all_after_a_while() -> None:
+    world, peers = World(), dict.fromkeys(("a", "b"))
+    assert await world.departures.look(peers) == []
+    world.told = {"a": True, "b": False}
+    assert await world.departures.look(peers) == ["a"]
+    world.now += HEARD_S - 1
+    assert await world.departures.look(peers) == ["a"]
+    assert not world.departures.known("a")
+    world.now += 1
+    assert world.departures.known("a")
+    assert not world.departures.known("b")
+    # It did not, after all; and then it does.
+    world.told["a"] = False
+    assert await world.departures.look(peers) == []
+    world.told["a"] = True
+    assert await world.departures.look(peers) == ["a"]
+    assert not world.departures.known("a")
+    world.now += HEARD_S
+    world.departures.lost("a")
+    assert not world.departures.known("a")

@@ -21,6 +21,7 @@ from terminal_sim.testing import Ready, running
 # Longer than any test waits.
 LONG_S = "3600"
 PATIENCE_S = 30.0
+HERE = "127.0.0.1"
 
 
 @contextmanager
@@ -101,20 +102,19 @@ def test_without_terminals_there_is_nothing_to_drain() -> None:
 
 
 def test_a_port_is_occupied_while_a_client_is_connected_to_it() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as two,
-    ):
+    with socket.create_server((HERE, 0)) as one, socket.create_server((HERE, 0)) as two:
         ports = [each.getsockname()[1] for each in (one, two)]
-        assert not occupied(ports)
-        with socket.create_connection(("127.0.0.1", ports[0])) as connection:
+        assert not occupied(HERE, ports)
+        with socket.create_connection((HERE, ports[0])) as connection:
             taken, _ = one.accept()
-            assert occupied(ports)
-            assert not occupied(ports[1:])
+            for host in (HERE, "localhost", "0.0.0.0"):  # noqa: S104 - read, not bound
+                assert occupied(host, ports)
+            assert not occupied(HERE, ports[1:])
+            assert not occupied("127.0.0.2", ports), "another container's address"
             # The client's own port is none of these.
             assert connection.getsockname()[1] not in ports
             taken.close()
-        assert not occupied(ports)
+        assert not occupied(HERE, ports)
 
 
 async def test_it_is_over_when_nobody_is_connected_any_more(

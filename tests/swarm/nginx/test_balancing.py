@@ -116,7 +116,7 @@ def test_requests_go_where_least_is_under_way(nginx: Nginx, replicas: dict[str, 
         return {name for name, replica in replicas.items() if replica.got(mark)}
 
     with ThreadPoolExecutor(2) as pool:
-        slow = [pool.submit(nginx.asked, f"/api/x?{mark}&wait=3") for _ in range(2)]
+        slow = [pool.submit(nginx.asked, f"/api/x?{mark}&wait=5") for _ in range(2)]
         wait_for(lambda: len(at_work()) == 2, "they do not wait, each at one replica")
         quick = Counter(nginx.asked("/api/x")["replica"] for _ in range(12))
         assert set(quick) == set(REPLICAS) - at_work()

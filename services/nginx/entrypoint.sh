@@ -18,7 +18,7 @@ resolve() {
     # services' network becomes NXDOMAIN: a slot's name without a task may be forwarded to an outside
     # server, and that may have an answer to everything.
     local blocks block outside=()
-    blocks=$(mt5-nginx-outside "$SERVICES_SUBNET")
+    blocks=$(mt5-nginx-subnet outside "$SERVICES_SUBNET")
     for block in $blocks; do
         outside+=("--bogus-nxdomain=$block")
     done
@@ -86,6 +86,12 @@ if [ "${1:-}" = install-certificate ]; then
 fi
 if [ ! -r "$tls/certificate.pem" ] || [ ! -r "$tls/key.pem" ]; then
     echo "mt5-nginx: there is no certificate in $tls: make certs" >&2
+    exit 1
+fi
+# Every name would resolve to nothing, and each request would end in a 503.
+read -ra addresses < <(hostname -I)
+if ! mt5-nginx-subnet holds "$SERVICES_SUBNET" "${addresses[@]}"; then
+    echo "mt5-nginx: SERVICES_SUBNET is $SERVICES_SUBNET, and I am not in it: ${addresses[*]}" >&2
     exit 1
 fi
 filter_errors

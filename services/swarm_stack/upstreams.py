@@ -5,9 +5,9 @@ from typing import Final
 
 from swarm_stack.sizes import Sizes
 
-# An address that failed is let be this long. It is short, because names that have gone are dropped
-# within two seconds anyway.
-FAIL_TIMEOUT: Final = "2s"
+# An address where ten attempts failed within two seconds is let be as long. One failure must not be
+# enough: a request that makes three replicas hang up would take all of them away from the others.
+OPTIONS: Final = "resolve max_fails=10 fail_timeout=2s"
 _MARKED: Final = re.compile(
     r"^(?P<indent> *)# >>> (?P<name>\S+)\n(?P<slots>.*?)^(?P=indent)# <<< (?P=name)\n",
     re.MULTILINE | re.DOTALL,
@@ -42,7 +42,4 @@ def with_slots(text: str, sizes: Sizes) -> str:
 
 
 def _slots(host: str, most: int) -> list[str]:
-    return [
-        f"server {host}-{slot}:8000 resolve fail_timeout={FAIL_TIMEOUT};"
-        for slot in range(1, most + 1)
-    ]
+    return [f"server {host}-{slot}:8000 {OPTIONS};" for slot in range(1, most + 1)]

@@ -1,17 +1,18 @@
-"""What stands behind nginx in its tests: HTTP and WebSocket on port 8000, standard library only.
+"""What stands behind nginx in its tests: HTTP and WebSocket on port 8000, without packages.
 
-It runs in a container of its own, and prints a line of JSON for each request it got. It answers with
-that line too, and does as the query tells:
+It runs in a container of its own, and prints a line of JSON for each request it got. It answers
+with that line too, and does as the query tells:
 
-- `do=die`: the process ends before it answers; `do=hang`: it never answers
+- `do=hang_up`: it hangs up instead, unless it is the replica that `but` names
 - `wait=S`: it answers after so many seconds
 - `status=N`: it answers with this status
 - `size=N`: the body is so many bytes of JSON
 - `header=Name:value`: a header of the answer
 
-A WebSocket gets the same line as its first message, and after that what it sends. On SIGTERM it serves
-for `DRAIN_S` more, as the pools do.
+A WebSocket gets the same line as its first message, and after that what it sends.
 """
+# It speaks by printing, and listens for its network.
+# ruff: noqa: T201, S104
 
 import asyncio
 import base64
@@ -24,8 +25,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 NAME = os.environ.get("NAME", os.uname().nodename)
-DRAIN_S = float(os.environ.get("DRAIN_S", "3"))
-START_S = float(os.environ.get("START_S", "0"))
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -81,10 +80,8 @@ async def read(reader: asyncio.StreamReader, peer: str) -> Request | None:
 
 async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
     told = request.told
-    if told.get("do") == "die":
-        os._exit(1)
-    if told.get("do") == "hang":
-        await asyncio.Event().wait()
+    if told.get("do") == "hang_up" and told.get("but") != NAME:
+        raise ConnectionError("as told")
     await asyncio.sleep(float(told.get("wait", 0)))
     body = json.dumps(request.line()).encode()
     if "size" in told:
@@ -100,8 +97,8 @@ async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
 async def stream(
     request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    if request.told.get("do") == "hang":
-        await asyncio.Event().wait()
+    if request.told.get("do") == "hang_up":
+        raise ConnectionError("as told")
     key = request.header("sec-websocket-key").encode()
     accept = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest()).decode()
     writer.write(
@@ -136,12 +133,10 @@ async def message(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 async def main() -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    await asyncio.sleep(START_S)
-    server = await asyncio.start_server(serve, "0.0.0.0", 8000, limit=1 << 20)
+    if "DEAF" not in os.environ:
+        await asyncio.start_server(serve, "0.0.0.0", 8000, limit=1 << 20)
     print(json.dumps({"listening": NAME}), flush=True)
     await stopped.wait()
-    await asyncio.sleep(DRAIN_S)
-    server.close()
 
 
 if __name__ == "__main__":

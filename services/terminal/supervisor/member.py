@@ -156,6 +156,11 @@ class Member:
             self._looked = now
             self._look(now)
 
+    def cut(self) -> None:
+        """End both parts, to be started again with what is kept: they have lost what they need."""
+        self._terminal.kill()
+        self._server.kill()
+
     def end_server(self) -> None:
         """Ask the server to end, so that nobody comes any more."""
         self._server.wanted = self._terminal.wanted = False
@@ -196,8 +201,7 @@ class Member:
             # What holds an interpreter is a call to MetaTrader that does not come back: which of
             # the two hangs, nobody can tell.
             tell("terminal_frozen", "error", terminal=self.number, silent_s=round(silent_s, 1))
-            self._terminal.kill()
-            self._server.kill()
+            self.cut()
         release_s = self._timing.release_s
         quiet = self._used and not self.connected and now - self._last_client > release_s
         if quiet and release_s and not self.draining:
@@ -218,8 +222,7 @@ class Member:
         if not self._clearing:
             return
         if not (self._terminal.gone() and self._server.gone()):
-            self._terminal.kill()
-            self._server.kill()
+            self.cut()
             return
         self._directory.forget()
         tell("config_cleared", terminal=self.number)

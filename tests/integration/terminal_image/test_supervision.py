@@ -150,6 +150,16 @@ def test_the_display_comes_back_and_terminals_wait_for_it(stage: Stage) -> None:
     assert argv[argv.index("-nolisten") + 1] == "tcp"
 
 
+def test_programs_that_have_lost_wines_server_are_started_again(stage: Stage) -> None:
+    stage.start()
+    stage.running()
+    before = [*stage.processes("terminal64.exe"), *stage.processes("serve.py")]
+    (server,) = stage.processes("-p")
+    server.kill()
+    wait_for(lambda: not any(each.is_running() for each in before), "they are ended")
+    stage.running()
+
+
 def test_several_terminals_have_a_port_a_directory_and_a_server_each(
     stages: Callable[..., Stage], volume: Path
 ) -> None:

@@ -126,6 +126,10 @@ def run(arguments: list[str]) -> None:
 
 if sys.argv[1:] == ["--version"]:
     print("wine-10.0")
+elif sys.argv[1:] == ["-f", "-p"]:
+    end_with_parent()
+    while True:
+        time.sleep(60)
 elif Path(sys.argv[0]).name == "wine":
     note(sys.argv)
     end_with_parent()

@@ -19,6 +19,7 @@ _DAYS_KEPT = 7
 _MOST_BYTES = 1 << 17
 _LEVELS = {"0": "INFO", "1": "WARNING", "2": "ERROR"}
 _COLUMNS = 5
+_LINE_END = "\n".encode("utf-16-le")
 
 
 class Journal:
@@ -63,9 +64,15 @@ class Journal:
             file.seek(self._read)
             piece = file.read(_MOST_BYTES)
         # Up to the last whole line; the terminal may be in the middle of one.
-        end = piece.decode("utf-16-le", "replace").rfind("\n") + 1
-        text = piece.decode("utf-16-le", "replace")[:end]
-        self._read += 2 * end if len(piece) < _MOST_BYTES or end else len(piece)
+        end = piece.rfind(_LINE_END)
+        while end > 0 and end % 2:
+            # Half of one character and half of the next.
+            end = piece.rfind(_LINE_END, 0, end + 1)
+        whole = end + len(_LINE_END) if end >= 0 else 0
+        if not whole and len(piece) == _MOST_BYTES:
+            whole = len(piece)
+        self._read += whole
+        text = piece[:whole].decode("utf-16-le", "replace")
         for line in text.lstrip("\ufeff").splitlines():
             columns = line.split("\t", _COLUMNS - 1)
             if len(columns) == _COLUMNS:

@@ -1,4 +1,4 @@
-"""Terminals are watched: whatever ends is started again, what freezes is found, logins are let be."""
+"""Terminals are watched: what ends is started again, what freezes is found, logins are let be."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,16 @@ import pytest
 import rpyc
 from tests.integration.terminal_image.stage import Stage, connected, frozen
 from tests.waiting import wait_for
+
+
+def restarted(stage: Stage, count: int) -> None:
+    """Wait until the first terminal was started again so often."""
+    wait_for(lambda: stage.row()["restarts"] >= count, "it is started again")
+
+
+def ended(stage: Stage, count: int) -> None:
+    """Wait until so many ends of parts were noticed."""
+    wait_for(lambda: len(stage.events("part_ended")) >= count, "the end is noticed")
 
 
 def test_a_terminal_that_ends_is_started_again_and_its_server_is_left_alone(stage: Stage) -> None:
@@ -41,11 +51,10 @@ def test_a_server_that_ends_is_started_again_and_its_terminal_is_left_alone(stag
 def test_each_end_in_a_row_is_waited_for_longer(stage: Stage) -> None:
     stage.start()
     stage.running()
-    waits = []
     for count in range(1, 5):
         for process in stage.processes("terminal64.exe"):
             process.kill()
-        wait_for(lambda count=count: stage.row()["restarts"] >= count, "it is started again")
+        restarted(stage, count)
     waits = [event["again_in_s"] for event in stage.events("part_ended")]
     assert waits == [0.0, 0.1, 0.2, 0.4]
 
@@ -56,10 +65,10 @@ def test_a_terminal_that_the_module_has_started_is_watched_and_not_doubled(stage
     # Long enough a wait for the module to be quicker.
     for count in range(1, 7):
         stage.processes("terminal64.exe")[0].kill()
-        wait_for(lambda count=count: len(stage.events("part_ended")) >= count, "the end is noticed")
+        ended(stage, count)
         with connected(stage) as link:
             assert link.modules.MetaTrader5.initialize()
-        wait_for(lambda count=count: stage.row()["restarts"] >= count, "it runs again")
+        restarted(stage, count)
     (adopted,) = stage.processes("terminal64.exe")
     assert stage.row()["pid"] == adopted.pid
     adopted.kill()

@@ -1,7 +1,7 @@
-"""The image of real terminals on a stand-in for its base, as a stack runs it: without root or a disk.
+"""The image of real terminals on a stand-in for its base, as a stack runs it: without root.
 
-`DOCKER` names the client and `DOCKER_HOST` the daemon; `MT5_DEBIAN_BASE` the image that the stand-in
-is built on, and `MT5_PIP_CONF` a pip.conf for the builds.
+`DOCKER` names the client and `DOCKER_HOST` the daemon; `MT5_DEBIAN_BASE` the image that the
+stand-in is built on, and `MT5_PIP_CONF` a pip.conf for the builds.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ NAME = f"mt5-terminal-test-{uuid4().hex[:8]}"
 LABEL = f"mt5-terminal-test={NAME}"
 KEY = "key-of-an-image-test"
 PATIENCE_S = 90.0
+MEMORY = ("/tmp", "/run/mt5", "/dev/shm")  # noqa: S108 - of the container
 INSTALLERS = {"python.exe": "python", "wine-mono.msi": "mono", "mt5setup.exe": "mt5setup"}
 
 pytestmark = pytest.mark.timeout(600)
@@ -119,7 +120,7 @@ def start(image: str, secrets: list[str], *options: str, **variables: object) ->
     volume = docker("volume", "create", "--label", LABEL)
     given = {"MT5_SETUP_URL": "file:///run/mt5setup.exe", **variables}
     sets = [part for name, value in given.items() for part in ("--env", f"{name}={value}")]
-    places = [part for path in ("/tmp", "/run/mt5", "/dev/shm") for part in ("--tmpfs", path)]
+    places = [part for path in MEMORY for part in ("--tmpfs", path)]
     confined = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
     basic = (
         "--detach",
@@ -146,6 +147,10 @@ def healthy(container: str) -> None:
     )
 
 
+def ended(container: str) -> None:
+    until("an end", lambda: state(container)["Status"] == "exited")
+
+
 def port_of(container: str, port: int) -> int:
     return int(docker("port", container, f"{port}/tcp").splitlines()[0].rpartition(":")[2])
 
@@ -159,7 +164,8 @@ def test_the_image_is_made_as_promised(image: str) -> None:
     assert set(config["Volumes"]) == {"/config"}
     assert config["Labels"]["org.opencontainers.image.title"] == "mt5-terminal"
     left = docker("run", "--rm", "--label", LABEL, "--entrypoint", "sh", image, "-c",
-                  "id -u; find / -xdev -perm /6000 -type f 2>/dev/null; cat /etc/pip.conf 2>/dev/null; "
+                  "id -u; find / -xdev -perm /6000 -type f 2>/dev/null; "
+                  "cat /etc/pip.conf 2>/dev/null; "
                   "stat -c %U:%a /config /run/mt5; ls /opt/mt5/wheels")  # fmt: skip
     lines = left.splitlines()
     assert lines[:3] == ["10000", "mt5:755", "root:1777"]
@@ -209,7 +215,7 @@ def test_an_empty_volume_becomes_terminals_without_root_or_a_writable_system(
         )
         assert mt5.account_info().login == 1001
         link.close()
-    until("an end", lambda: state(container)["Status"] == "exited")
+    ended(container)
     assert state(container)["ExitCode"] == 0
 
 
@@ -220,7 +226,7 @@ def test_without_its_mounts_it_says_what_it_lacks(image: str, secrets: list[str]
         docker(*plain, *secrets, image): "/run/mt5 has to be a tmpfs",
     }
     for container, said in lacking.items():
-        until("an end", lambda container=container: state(container)["Status"] == "exited")
+        ended(container)
         assert state(container)["ExitCode"] == 2
         printed = docker("logs", container)
         assert said in printed

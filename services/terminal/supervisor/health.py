@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from terminal.supervisor.settings import Settings
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 3.0
+_LOOK_S = 0.25
 _SERVING = ("running", "draining")
 
 
 def ills(settings: Settings) -> list[str]:
-    """A sentence for each thing that is wrong; none when all is well."""
-    try:
-        terminals = _terminals(settings)
-    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-        return [f"the supervisor does not answer: {error!r}"]
-    return [ill for terminal in terminals if (ill := _ill(terminal))]
+    """A sentence for each thing that is wrong; none when all is well.
+
+    When a login has ended just now, the last question to its terminal was not answered, and nothing
+    is wrong: so there is time for the next one.
+    """
+    deadline = time.monotonic() + settings.timing.probe_s + settings.timing.answer_s
+    while True:
+        try:
+            terminals = _terminals(settings)
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            return [f"the supervisor does not answer: {error!r}"]
+        found = [ill for terminal in terminals if (ill := _ill(terminal))]
+        serving = all(terminal["state"] in _SERVING for terminal in terminals)
+        if not found or not serving or time.monotonic() > deadline:
+            return found
+        time.sleep(_LOOK_S)
 
 
 def _ill(terminal: dict[str, Any]) -> str | None:

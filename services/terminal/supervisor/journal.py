@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from terminal.supervisor.events import tell
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,6 +21,7 @@ _DAYS_KEPT = 7
 _MOST_BYTES = 1 << 17
 _LEVELS = {"0": "INFO", "1": "WARNING", "2": "ERROR"}
 _COLUMNS = 5
+_LINE_END = "\n".encode("utf-16-le")
 
 
 class Journal:
@@ -34,6 +37,7 @@ class Journal:
         self._log = log
         self._file: Path | None = None
         self._read = 0
+        self._failing = False
 
     def skip(self) -> None:
         """Begin behind what is there: it was copied by whoever ran before."""
@@ -42,7 +46,17 @@ class Journal:
             self._file, self._read = files[-1], files[-1].stat().st_size // 2 * 2
 
     def follow(self) -> None:
-        """Copy what has been written since, and remove what is old."""
+        """Copy what has been written since, and remove what is old; what fails is told once."""
+        try:
+            self._follow()
+        except OSError as error:
+            if not self._failing:
+                tell("journal_lost", "warning", path=str(self._directory), error=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _follow(self) -> None:
         files = self._files()
         if not files:
             return
@@ -63,9 +77,15 @@ class Journal:
             file.seek(self._read)
             piece = file.read(_MOST_BYTES)
         # Up to the last whole line; the terminal may be in the middle of one.
-        end = piece.decode("utf-16-le", "replace").rfind("\n") + 1
-        text = piece.decode("utf-16-le", "replace")[:end]
-        self._read += 2 * end if len(piece) < _MOST_BYTES or end else len(piece)
+        end = piece.rfind(_LINE_END)
+        while end > 0 and end % 2:
+            # Half of one character and half of the next.
+            end = piece.rfind(_LINE_END, 0, end + 1)
+        whole = end + len(_LINE_END) if end >= 0 else 0
+        if not whole and len(piece) == _MOST_BYTES:
+            whole = len(piece)
+        self._read += whole
+        text = piece[:whole].decode("utf-16-le", "replace")
         for line in text.lstrip("\ufeff").splitlines():
             columns = line.split("\t", _COLUMNS - 1)
             if len(columns) == _COLUMNS:

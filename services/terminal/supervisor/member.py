@@ -59,7 +59,7 @@ class Member:
         self._board = layout.board(number)
         self._journal = Journal(layout.terminal(number) / "logs", self.log)
         self._stopped = self._clearing = self._asked = self._served = self._used = False
-        self._last_client = self._looked = float("-inf")
+        self._last_client = self._looked = self._excused = float("-inf")
         executable = f"{layout.windows_terminal(number)}\\{EXECUTABLE}"
         self._terminal = Part(
             f"terminal-{number}",
@@ -156,6 +156,11 @@ class Member:
             self._looked = now
             self._look(now)
 
+    def cut(self) -> None:
+        """End both parts, to be started again with what is kept: they have lost what they need."""
+        self._terminal.kill()
+        self._server.kill()
+
     def end_server(self) -> None:
         """Ask the server to end, so that nobody comes any more."""
         self._server.wanted = self._terminal.wanted = False
@@ -188,20 +193,24 @@ class Member:
         if self.connected or said.logged_in:
             self._last_client = now if self.connected or not self._used else self._last_client
             self._used = True
-        silent_s = now - max(self._prober.last_answer, self._server.started_at)
-        answered = self._prober.last_answer >= self._server.started_at
-        limit_s = self._timing.frozen_s if answered else self._timing.start_s
-        in_login = said.login_until_ms > time.time() * 1000
-        if self._server.running and silent_s > limit_s and not in_login:
-            # What holds an interpreter is a call to MetaTrader that does not come back: which of
-            # the two hangs, nobody can tell.
-            tell("terminal_frozen", "error", terminal=self.number, silent_s=round(silent_s, 1))
-            self._terminal.kill()
-            self._server.kill()
+        self._end_if_frozen(now, said)
         release_s = self._timing.release_s
         quiet = self._used and not self.connected and now - self._last_client > release_s
         if quiet and release_s and not self.draining:
             self._reset("released")
+
+    def _end_if_frozen(self, now: float, said: Said) -> None:
+        if said.login_until_ms > time.time() * 1000:
+            # What comes after a login has its own time: the interpreter was silent all through it.
+            self._excused = now
+        answered = self._prober.last_answer >= self._server.started_at
+        limit_s = self._timing.frozen_s if answered else self._timing.start_s
+        heard = max(self._prober.last_answer, self._server.started_at, self._excused)
+        if self._server.running and now - heard > limit_s:
+            # What holds an interpreter is a call to MetaTrader that does not come back: which of
+            # the two hangs, nobody can tell.
+            tell("terminal_frozen", "error", terminal=self.number, silent_s=round(now - heard, 1))
+            self.cut()
 
     def _reset(self, why: str) -> None:
         """Begin both parts anew, with nothing kept of accounts."""
@@ -218,10 +227,14 @@ class Member:
         if not self._clearing:
             return
         if not (self._terminal.gone() and self._server.gone()):
-            self._terminal.kill()
-            self._server.kill()
+            self.cut()
             return
-        self._directory.forget()
+        try:
+            self._directory.forget()
+        except OSError as error:
+            # Not before it is empty does anything run there again.
+            tell("config_not_cleared", "error", terminal=self.number, error=str(error))
+            return
         tell("config_cleared", terminal=self.number)
         for part in (self._server, self._terminal):
             part.tick()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 import time
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
 # After so long a run the trouble counts as over.
 STEADY_S = 30.0
-KILL = 9
 
 
 class Part:
@@ -95,16 +95,18 @@ class Part:
         self._start_at = float("-inf")
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Ask it to end, and whatever else is this part."""
         if self._process is not None:
             self._process.terminate()
+        for pid in self._others():
+            send(pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End it, and whatever else is this part."""
         if self._process is not None:
             self._process.kill()
         for pid in self._others():
-            send(pid, KILL)
+            send(pid, signal.SIGKILL)
 
     def gone(self) -> bool:
         """Whether nothing runs any more that is this part."""

@@ -16,6 +16,7 @@ from terminal.supervisor.first_boot import FirstBoot, Stopped
 from terminal.supervisor.layout import Layout
 from terminal.supervisor.logs import BoundedLog
 from terminal.supervisor.member import Member
+from terminal.supervisor.part import Part
 from terminal.supervisor.settings import Refused
 from terminal.supervisor.wine import end_wine, environment
 
@@ -52,11 +53,19 @@ class Supervisor:
             number: Member(number, settings, self._environment, self._clients)
             for number in settings.numbers
         }
+        # It outlives the programs it serves, and without it they hang for ever.
+        self._wine = Part(
+            "wineserver",
+            ["wineserver", "-f", "-p"],
+            self._environment,
+            BoundedLog(self._layout.logs / "wineserver.jsonl"),
+        )
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._made = threading.Event()
         self._failure: BaseException | None = None
         self._signals = 0
+        self._busy_at = float("-inf")
 
     def drain(self) -> None:
         """Show running terminals as draining from now on."""
@@ -81,6 +90,7 @@ class Supervisor:
             self._stop.set()
             for member in self.members.values():
                 member.kill()
+            self._wine.kill()
             self._display.stop()
             served.shutdown()
 
@@ -94,8 +104,7 @@ class Supervisor:
             if self._made.is_set() and self._display.ready:
                 begun = begun or self._begin()
             if begun:
-                for member in self.members.values():
-                    member.tick()
+                self._tick()
             if self._signals > 1:
                 tell("killed", "warning")
                 return _KILLED
@@ -108,7 +117,16 @@ class Supervisor:
                     return self._end()
             self._wake.wait(_TICK_S)
 
+    def _tick(self) -> None:
+        ends = self._wine.ends
+        self._wine.tick()
+        for member in self.members.values():
+            if self._wine.ends > ends:
+                member.cut()
+            member.tick()
+
     def _begin(self) -> bool:
+        self._wine.wanted = True
         for member in self.members.values():
             member.begin()
         tell("terminals_begun", terminals=len(self.members))
@@ -128,8 +146,6 @@ class Supervisor:
             return True
         return False
 
-    _busy_at = float("-inf")
-
     def _end(self) -> int:
         self._stop.set()
         for member in self.members.values():
@@ -140,6 +156,7 @@ class Supervisor:
             if self._signals > 1:
                 tell("killed", "warning")
                 return _KILLED
+        self._wine.wanted = False
         end_wine(self._environment)
         tell("stopped")
         return 0

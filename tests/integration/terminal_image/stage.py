@@ -30,7 +30,7 @@ PYTHON = os.environ.get("MT5_SUPERVISOR_PYTHON", sys.executable)
 FREEZE = "import ctypes; ctypes.PyDLL(None).usleep({} * 1000)"
 QUICK = {
     "MT5_PROBE_S": "0.1",
-    "MT5_ANSWER_S": "0.5",
+    "MT5_ANSWER_S": "2",
     "MT5_SETUP_RETRY_S": "0.2",
     "MT5_QUIET_S": "0.3",
     "MT5_RELEASE_S": "0",

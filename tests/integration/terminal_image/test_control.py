@@ -94,7 +94,11 @@ def test_logs_are_bounded(up: Stage) -> None:
     with connected(up) as link:
         link.execute("import sys\nfor n in range(30000): print(n, 'x' * 100)\nsys.stdout.flush()")
         link.execute("print('y' * 1_000_000); print('the last', flush=True)")
-    newest = lambda: up.ask("GET", "/terminals/1/logs?lines=1000").json()["logs"]  # noqa: E731
+
+    def newest() -> list[dict[str, str]]:
+        logs: list[dict[str, str]] = up.ask("GET", "/terminals/1/logs?lines=1000").json()["logs"]
+        return logs
+
     wait_for(lambda: any("the last" in line["message"] for line in newest()), "all is kept")
     assert len(newest()) == 1000
     sizes = [path.stat().st_size for path in (up.home / "logs").glob("terminal-1*")]

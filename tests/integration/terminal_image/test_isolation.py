@@ -37,7 +37,11 @@ def trio(tmp_path_factory: pytest.TempPathFactory, volume: Path) -> Iterator[Sta
 def crossed(trio: Stage) -> Iterator[Callable[[int], None]]:
     """Makes the module reach the terminal of another number, as if names of pipes were mixed up."""
     path = trio.prefix / "crossed"
-    yield lambda number: path.write_text(f"C:\\mt5\\{number}") and None
+
+    def cross(number: int) -> None:
+        path.write_text(f"C:\\mt5\\{number}")
+
+    yield cross
     path.unlink(missing_ok=True)
 
 
@@ -110,7 +114,7 @@ def test_who_reaches_another_terminal_is_disconnected(
     crossed(3)
     with connected(trio, 2) as link:
         mt5 = link.modules.MetaTrader5
-        with pytest.raises(Exception, match="reached C:.mt5.3 instead of C:.mt5.2"):
+        with pytest.raises(Exception, match=r"reached C:.mt5.3 instead of C:.mt5.2"):
             mt5.initialize()
         assert mt5.terminal_info() is None
         assert trio.row(2)["logged_in"] is None
@@ -123,7 +127,7 @@ def test_no_account_is_logged_in_at_another_terminal(trio: Stage) -> None:
         assert mt5.initialize()
         # Whatever has happened since, the module is at another terminal now.
         mt5._state["path"] = "C:\\mt5\\3"
-        with pytest.raises(Exception, match="reached C:.mt5.3"):
+        with pytest.raises(Exception, match=r"reached C:.mt5.3"):
             mt5.login(1002, password="right", server=SERVER)
         assert account_kept(trio, 3) is None
         assert account_kept(trio, 2) is None

@@ -74,7 +74,7 @@ def python(arguments: list[str]) -> None:
     rest[rest.index("--board") + 1] = str(unix(rest[rest.index("--board") + 1]))
     os.environ["PYTHONPATH"] = str(STAGE / "module")
     # The arguments of before remain visible, as those of a program in Wine do.
-    os.execv(
+    os.execv(  # noqa: S606 - as `exec` in a script
         sys.executable, [sys.executable, "-c", RUN, str(unix(arguments[at])), *rest, *arguments]
     )
 
@@ -90,7 +90,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def terminal(executable: str) -> None:
     """Run until killed; whose directory it is, its file of processes says."""
-    print(f"{executable} runs", flush=True)
+    print(f"{executable} runs", flush=True)  # noqa: T201 - its output
     if planned("terminal") == "ignore-sigterm":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
@@ -103,7 +103,7 @@ def run(arguments: list[str]) -> None:
     if plan == "hang":
         time.sleep(600)
     if plan == "fail":
-        print(f"{program} fails", flush=True)
+        print(f"{program} fails", flush=True)  # noqa: T201 - its output
         return
     if program == "wineboot":
         wineboot()
@@ -125,7 +125,11 @@ def run(arguments: list[str]) -> None:
 
 
 if sys.argv[1:] == ["--version"]:
-    print("wine-10.0")
+    print("wine-10.0")  # noqa: T201 - its output
+elif sys.argv[1:] == ["-f", "-p"]:
+    end_with_parent()
+    while True:
+        time.sleep(60)
 elif Path(sys.argv[0]).name == "wine":
     note(sys.argv)
     end_with_parent()

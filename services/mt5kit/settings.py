@@ -29,7 +29,8 @@ class SecretFiles(PydanticBaseSettingsSource):
         """
         name = field_name.upper()
         path = os.environ.get(f"{name}_FILE")
-        if path is None:
+        # Empty, as a stack file says that there is none.
+        if not path:
             return None, field_name, False
         if name in os.environ:
             raise ValueError(f"{name} and {name}_FILE are both set; keep one")

@@ -1,7 +1,7 @@
 """Waiting until a stack is what was asked for, or going back to what it was."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from swarm_stack.engine import Engine, EngineFailed
@@ -17,12 +17,15 @@ class NotConverged(Exception):
     """The stack is not what was asked for; says which services, and why."""
 
 
-def wait_converged(engine: Engine, stack: str, patience_s: float, report: Report) -> None:
+def wait_converged(
+    engine: Engine, stack: str, since: Mapping[str, str], patience_s: float, report: Report
+) -> None:
     """Wait until every service of a stack runs as it is specified.
 
     Args:
         engine: A manager of the swarm.
         stack: Name of the stack.
+        since: When each service was last updated before, from `update_times`.
         patience_s: After so long it has failed.
         report: Told of progress.
 
@@ -30,15 +33,13 @@ def wait_converged(engine: Engine, stack: str, patience_s: float, report: Report
         NotConverged: An update was rolled back, or it takes too long.
     """
     deadline = time.monotonic() + patience_s
-    began = {name: one.update_began for name, one in services_of(engine, stack).items()}
     told = ""
     while True:
         services = services_of(engine, stack)
         back = [
             one
             for one in services.values()
-            if one.update in ROLLED_BACK or one.update == "paused"
-            if one.update_began >= began.get(one.name, "")
+            if _updated(one, since) and (one.update in ROLLED_BACK or one.update == "paused")
         ]
         waiting = sorted(one.name for one in services.values() if not one.converged)
         if any(one.update != "rollback_started" for one in back) or (back and not waiting):
@@ -55,13 +56,13 @@ def wait_converged(engine: Engine, stack: str, patience_s: float, report: Report
         time.sleep(PAUSE_S)
 
 
-def roll_back(engine: Engine, stack: str, since: dict[str, str], report: Report) -> bool:
+def roll_back(engine: Engine, stack: str, since: Mapping[str, str], report: Report) -> bool:
     """Take every service back that was updated since, unless the swarm has done so.
 
     Args:
         engine: A manager of the swarm.
         stack: Name of the stack.
-        since: When each service was last updated before, as `Service.update_began`.
+        since: When each service was last updated before, from `update_times`.
         report: Told of each.
 
     Returns:
@@ -69,11 +70,13 @@ def roll_back(engine: Engine, stack: str, since: dict[str, str], report: Report)
     """
     complete = True
     for one in services_of(engine, stack).values():
-        if one.update_began == since.get(one.name, "") and one.name in since:
+        if one.name not in since:
+            complete = False
+        elif not _updated(one, since):
             continue
-        if one.update in ROLLED_BACK:
+        elif one.update in ROLLED_BACK:
             report(f"{one.name} was rolled back by the swarm")
-        elif one.name in since and one.reversible:
+        elif one.reversible:
             report(f"rolling back {one.name}")
             engine.run("service", "rollback", "--detach", f"{stack}_{one.name}")
         else:
@@ -82,8 +85,13 @@ def roll_back(engine: Engine, stack: str, since: dict[str, str], report: Report)
 
 
 def update_times(engine: Engine, stack: str) -> dict[str, str]:
-    """When each service was last updated, for `roll_back`."""
+    """When the last update of each service began; empty for none."""
     return {name: one.update_began for name, one in services_of(engine, stack).items()}
+
+
+def _updated(service: Service, since: Mapping[str, str]) -> bool:
+    """Whether an update has begun since; one that changes nothing is none."""
+    return bool(service.update_began) and service.update_began != since.get(service.name)
 
 
 def _progress(service: Service) -> str:

@@ -8,13 +8,12 @@ from typing import Any, Final
 import yaml
 
 from swarm_stack.sizes import Sizes
-from swarm_stack.variables import CORES, POOLS
+from swarm_stack.variables import CORES, MARKET, POOLS
 
 # The server of the PRD, of which it leaves 12 GB to the system.
 SERVER_GB: Final = 64.0
 SERVER_CORES: Final = 32
 FOR_THE_SYSTEM_GB: Final = 12.0
-MARKET: Final = "mt5-market"
 # 15 symbols, a terminal each.
 SYMBOLS: Final = 15
 # As Docker counts them.

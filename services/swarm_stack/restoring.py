@@ -72,7 +72,7 @@ class Restorer:
             # Also if it failed: the database is then as it was.
             self._scale({name: counts[name] for name in STORES})
             self._scale({name: counts[name] for name in USERS})
-        wait_converged(self._engine, self._plan.stack, self._plan.patience_s, self._report)
+        wait_converged(self._engine, self._plan.stack, {}, self._plan.patience_s, self._report)
 
     def _key_ring(self) -> dict[str, str]:
         names = SwarmSecrets(self._engine, self._plan.stack)

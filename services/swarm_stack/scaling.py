@@ -7,12 +7,11 @@ from typing import Final
 from swarm_stack.engine import Engine
 from swarm_stack.observed import Service, services_of
 from swarm_stack.sizes import Sizes
-from swarm_stack.variables import POOLS
+from swarm_stack.variables import MARKET, POOLS
 
 PAUSE_S: Final = 1.0
 # A drain of terminals, a drain of replicas and a start of new ones.
 PATIENCE_S: Final = 300.0
-MARKET: Final = "mt5-market"
 MARKET_MOST: Final = 15
 
 Report = Callable[[str], None]

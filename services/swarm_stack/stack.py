@@ -231,7 +231,7 @@ class Deployer:
     def _converge(self, since: dict[str, str], failure: str) -> None:
         engine, plan = self._engine, self._plan
         try:
-            wait_converged(engine, plan.stack, plan.patience_s, self._report)
+            wait_converged(engine, plan.stack, since, plan.patience_s, self._report)
         except NotConverged as why:
             if not since:
                 raise DeployFailed(f"{failure}; it stands as it is:\n{why}") from None

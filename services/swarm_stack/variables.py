@@ -27,6 +27,10 @@ CORES: Final = {"TWO_CORES": 2, "THREE_CORES": 3, "FOUR_CORES": 4}
 POOLS: Final = {"api-pool": "mt5-api", "websocket-pool": "mt5-stream"}
 
 
+# Scaled by itself.
+MARKET: Final = "mt5-market"
+
+
 @dataclass(frozen=True, slots=True)
 class Replicas:
     """How many of each service that can be scaled."""
@@ -44,17 +48,17 @@ class Replicas:
             present: Of the services that run already.
             without: Services to be left out.
         """
-        least = {"mt5-market": 0, "grafana": 1}
+        counts = {MARKET: present.get(MARKET, 0), "grafana": 1}
         for pool, terminals in POOLS.items():
-            least[pool] = least[terminals] = sizes.pools.of(pool).min
-        return cls(
-            {name: 0 if name in without else present.get(name, few) for name, few in least.items()}
-        )
+            for name in (pool, terminals):
+                # None at all is what a first deployment leaves that was broken off.
+                counts[name] = present.get(name) or sizes.pools.of(pool).min
+        return cls({name: 0 if name in without else count for name, count in counts.items()})
 
     @classmethod
     def none(cls, replicas: "Replicas") -> "Replicas":
         """No pools and terminals yet: they wait for the database's schema."""
-        waiting = {*POOLS, *POOLS.values(), "mt5-market"}
+        waiting = {*POOLS, *POOLS.values(), MARKET}
         return cls({name: 0 if name in waiting else n for name, n in replicas.of.items()})
 
     def variables(self) -> dict[str, str]:
@@ -86,6 +90,8 @@ def variables(
         "DEFAULT_CLOCK": deployment.default_clock,
         "LOGIN_BUDGET_PER_MINUTE": str(deployment.login_budget_per_minute),
         "JWT_JWKS_URL": deployment.jwt_jwks_url,
+        # Tokens are judged by their issuer: without one none are taken.
+        "JWT_SECRET_FILE": "/run/secrets/jwt_secret" if deployment.jwt_issuer else "",
         "JWT_ISSUER": deployment.jwt_issuer,
         "JWT_AUDIENCE": deployment.jwt_audience,
         "CONSOLE_USER": str(deployment.console_user),

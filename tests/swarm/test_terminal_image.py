@@ -29,7 +29,7 @@ NAME = f"mt5-terminal-test-{uuid4().hex[:8]}"
 LABEL = f"mt5-terminal-test={NAME}"
 KEY = "key-of-an-image-test"
 PATIENCE_S = 90.0
-MEMORY = ("/tmp", "/run/mt5", "/dev/shm")  # noqa: S108 - of the container
+MEMORY = ("/tmp", "/run/mt5", "/dev/shm")
 INSTALLERS = {"python.exe": "python", "wine-mono.msi": "mono", "mt5setup.exe": "mt5setup"}
 
 pytestmark = pytest.mark.timeout(600)

@@ -191,7 +191,7 @@ class Site:
         full = f"{self._mark}-{name}"
         volumes = (f"{conf}:/etc/nginx/nginx.conf:ro", f"{self._directory}/secrets:/run/secrets:ro")
         mounts = [part for volume in volumes for part in ("--volume", volume)]
-        tmpfs = ("--tmpfs", "/tmp:mode=1777")  # noqa: S108 - the container's own
+        tmpfs = ("--tmpfs", "/tmp:mode=1777")
         hardened = ("--read-only", *tmpfs, "--cap-drop", "ALL")
         ports = [part for port in (8443, 8080) for part in ("--publish", f"127.0.0.1::{port}")]
         network = ("--network", f"{self._mark}-services", "--dns", dns)

@@ -48,6 +48,13 @@ def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) ->
         Example()
 
 
+def test_a_secret_file_that_is_empty_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_FILE", "")
+    monkeypatch.setenv("TOKEN", "one")
+    monkeypatch.setenv("SERVERS", "{}")
+    assert Example().token.get_secret_value() == "one"
+
+
 def test_a_process_that_cannot_start_says_all_that_is_missing_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

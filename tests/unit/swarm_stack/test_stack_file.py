@@ -68,9 +68,8 @@ def test_every_image_has_a_version_and_no_service_holds_a_secret_in_its_environm
     assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:\?\}", image) or tag not in {"latest", "", image}
     for variable, value in service.get("environment", {}).items():
         if re.search(r"PASSWORD|SECRET|KEY|TOKEN", variable) and "TERMINALS" not in variable:
-            assert str(value).startswith(("/run/secrets/", "/etc/grafana/tls/")) or not value, (
-                variable
-            )
+            held = ("/run/secrets/", "/etc/grafana/tls/", "${JWT_SECRET_FILE}")
+            assert str(value).startswith(held), variable
 
 
 def test_only_pools_and_terminals_are_in_the_terminals_network() -> None:
@@ -80,6 +79,28 @@ def test_only_pools_and_terminals_are_in_the_terminals_network() -> None:
     for name in ("mt5-api", "mt5-stream", "mt5-market"):
         assert SERVICES[name]["networks"] == ["terminals"]
         assert "ports" not in SERVICES[name]
+
+
+def test_who_looks_a_name_up_shares_one_network_with_whoever_has_it() -> None:
+    """Of two shared networks Docker gives the address in one, and not always in the same."""
+    pools = ["api-pool", "websocket-pool"]
+    asked = [
+        *((pool, store) for pool in pools for store in ("redis", "postgres")),
+        *(("nginx", name) for name in (*pools, "console")),
+        ("console", "nginx"),
+        ("backup", "postgres"),
+        ("backup", "redis"),
+        *(("prometheus", pool) for pool in pools),
+        ("redis-exporter", "redis"),
+        ("postgres-exporter", "postgres"),
+        ("nginx-exporter", "nginx"),
+        ("grafana", "prometheus"),
+        ("api-pool", "mt5-api"),
+        ("websocket-pool", "mt5-stream"),
+    ]
+    for asker, name in asked:
+        shared = set(SERVICES[asker]["networks"]) & set(SERVICES[name]["networks"])
+        assert len(shared) == 1, (asker, name)
 
 
 def test_only_nginx_and_grafana_publish_ports_and_keep_clients_addresses() -> None:

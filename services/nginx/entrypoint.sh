@@ -51,14 +51,17 @@ install_certificate() {
 
 watch_certificate() {
     # A renewed certificate is taken up by a reload, which ends no stream.
-    local seen now
+    local seen now said
     seen=$(stat -c %i:%Z "$tls"/*.pem)
     while sleep 5; do
         now=$(stat -c %i:%Z "$tls"/*.pem)
-        if [ "$now" != "$seen" ] && nginx -e stderr -t -q 2>/dev/null; then
-            seen=$now
+        [[ $now == "$seen" ]] && continue
+        seen=$now
+        if said=$(nginx -e stderr -t -q 2>&1); then
             echo '{"event":"certificate_taken_up","service":"nginx"}'
             kill -HUP "$nginx"
+        else
+            echo "mt5-nginx: what is in $tls now is not taken up: $said" >&2
         fi
     done
 }
@@ -80,11 +83,11 @@ stop() {
     exit 0
 }
 
-if [ "${1:-}" = install-certificate ]; then
+if [[ ${1:-} == install-certificate ]]; then
     install_certificate
     exit
 fi
-if [ ! -r "$tls/certificate.pem" ] || [ ! -r "$tls/key.pem" ]; then
+if ! [[ -r $tls/certificate.pem && -r $tls/key.pem ]]; then
     echo "mt5-nginx: there is no certificate in $tls: make certs" >&2
     exit 1
 fi

@@ -1,5 +1,6 @@
 """One network with stand-ins for all files of this directory, and nginx in front of them."""
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,9 +12,15 @@ REPLICAS: Final = ("first", "second", "third")
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The network; what is started in it is removed at the end."""
-    site = Site(Docker(), tmp_path_factory.mktemp("nginx"))
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """The network; what is started in it is removed at the end.
+
+    It is made on the tests' own engine, or on the one that `DOCKER_HOST` names.
+    """
+    there = Docker() if "DOCKER_HOST" in os.environ else request.getfixturevalue("docker")
+    site = Site(there, tmp_path_factory.mktemp("nginx"))
     try:
         yield site.open()
     finally:

@@ -12,6 +12,8 @@ from tests.swarm.docker_cli import CLIENT, Docker, DockerFailed
 from tests.swarm.nginx.client import Answer, exchange, request
 from tests.waiting import wait_for
 
+from swarm_stack.certificates import self_signed
+
 HERE = Path(__file__).parent
 IMAGE = "mt5-nginx:test"
 NGINX, PYTHON = "nginx:1.30.6", "python:3.13-slim-trixie"
@@ -129,7 +131,7 @@ class Site:
             if base.name in {NGINX, PYTHON}:
                 ensure_base(self.docker, base)
         self._build()
-        self._certify()
+        self.certify()
         self.subnet = self._make_network("services", SUBNETS)
         self._make_network("outside", [])
         return self
@@ -175,6 +177,7 @@ class Site:
         *options: str,
         dns: str = "127.0.0.53",
         outside: bool = False,
+        certificate: str = "tls",
         change: Callable[[str], str] = str,
     ) -> Nginx:
         """Start nginx as the stack does, and wait until it answers.
@@ -184,12 +187,16 @@ class Site:
             options: More for `docker create`.
             dns: The server that Docker asks for names which it does not know.
             outside: Whether it stands in the network outside too.
+            certificate: The directory it has one from; made empty where it is not there.
             change: Makes its configuration of the committed one.
         """
         conf = self._directory / f"{name}.conf"
-        conf.write_text(change(Path("nginx.conf").read_text(encoding="utf-8")), encoding="utf-8")
+        text = Path("nginx.conf").read_text(encoding="utf-8").replace(SUBNETS[0], self.subnet)
+        conf.write_text(change(text), encoding="utf-8")
         full = f"{self._mark}-{name}"
-        volumes = (f"{conf}:/etc/nginx/nginx.conf:ro", f"{self._directory}/secrets:/run/secrets:ro")
+        tls = self._directory / certificate
+        tls.mkdir(exist_ok=True)
+        volumes = (f"{conf}:/etc/nginx/nginx.conf:ro", f"{tls}:/etc/nginx/tls:ro")
         mounts = [part for volume in volumes for part in ("--volume", volume)]
         tmpfs = ("--tmpfs", "/tmp:mode=1777")
         hardened = ("--read-only", *tmpfs, "--cap-drop", "ALL")
@@ -227,20 +234,23 @@ class Site:
             timeout=300,
         )
 
-    def _certify(self) -> None:
-        secrets = self._directory / "secrets"
-        secrets.mkdir()
-        subprocess.run(
-            [
-                *("/usr/bin/openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"),
-                *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=swarm.test"),
-                *("-keyout", str(secrets / "tls_key"), "-out", str(secrets / "tls_certificate")),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        # The container's user is another than ours.
-        (secrets / "tls_key").chmod(0o644)
+    def certify(self, *parts: str, directory: str = "tls") -> str:
+        """Make a certificate and put these parts of it, or both, where nginx has its own.
+
+        Returns:
+            What clients are to be shown, in PEM.
+        """
+        tls = self._directory / directory
+        tls.mkdir(exist_ok=True)
+        made = self_signed("swarm.test")
+        contents = {"key": made.key, "certificate": made.chain}
+        for part in parts or contents:
+            fresh = tls / f".{part}.pem"
+            fresh.write_bytes(contents[part])
+            # The container's user is another than ours.
+            fresh.chmod(0o644)
+            fresh.rename(tls / f"{part}.pem")
+        return made.chain.decode()
 
     def _make_network(self, name: str, subnets: list[str]) -> str:
         name = f"{self._mark}-{name}"

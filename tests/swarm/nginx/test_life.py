@@ -1,6 +1,7 @@
 """nginx as a process: how it runs, reloads and stops, and what it writes."""
 
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,13 +55,26 @@ def figures(nginx: Nginx) -> str:
     return nginx.run("bash", "-c", ask)
 
 
-def test_figures_are_for_the_monitoring_network_alone(site: Site, nginx: Nginx) -> None:
-    assert "Active connections: " in figures(nginx)
-    stranger = site.stand_in("stranger")
-    script = f"import urllib.request as u; u.urlopen('http://{nginx.name}:8081/stub_status')"
-    with pytest.raises(DockerFailed, match="404"):
-        stranger.run("python3", "-c", script)
-    stranger.remove()
+def test_what_is_for_neighbours_alone(site: Site, replicas: dict[str, StandIn]) -> None:
+    nginx = site.nginx("neighbour", outside=True)
+    inside, stranger = (
+        site.stand_in("inside"),
+        site.start_python("stranger", "stand_in.py", "outside"),
+    )
+
+    def asked(who: StandIn, network: str, target: str) -> str:
+        script = f"import urllib.request as u; print(u.urlopen({target!r}).read().decode())"
+        return who.run("python3", "-c", script.replace("HERE", site.address(nginx, network)))
+
+    assert "Active connections: " in asked(inside, "services", "http://HERE:8081/stub_status")
+    told = asked(inside, "services", "http://HERE:8082/api/x")
+    assert '["x-forwarded-proto", "http"]' in told
+    with pytest.raises(DockerFailed, match="HTTP Error 404"):
+        asked(stranger, "outside", "http://HERE:8081/stub_status")
+    ports = site.docker.json("inspect", "-f", "{{json .NetworkSettings.Ports}}", nginx.name)
+    assert {port for port, published in ports.items() if published} == {"8080/tcp", "8443/tcp"}
+    for container in (nginx, inside, stranger):
+        container.remove()
 
 
 def test_a_reload_drops_no_stream_and_no_request(mortal: Nginx) -> None:
@@ -175,10 +189,28 @@ def test_a_line_of_the_access_log(nginx: Nginx) -> None:
     assert json.dumps(line["connection"]).isdigit()
 
 
-@pytest.mark.parametrize("name", ["tls_certificate", "tls_key"])
-def test_without_its_certificate_it_ends_and_says_so(site: Site, name: str) -> None:
-    with pytest.raises(AssertionError, match=f"/run/secrets/no_{name}"):
-        site.nginx(f"no-{name}", change=lambda conf: conf.replace(f"/{name};", f"/no_{name};"))
+def test_a_renewed_certificate_is_taken_up_and_ends_no_stream(site: Site) -> None:
+    first = site.certify(directory="renewed")
+    nginx = site.nginx("renewed", certificate="renewed")
+    assert ssl.get_server_certificate(nginx.https) == first
+    with open_socket(nginx, f"/ws/account/kept?ticket={SECRET}") as socket:
+        socket.recv()
+        site.certify("key", directory="renewed")
+        wait_for(lambda: "is not taken up: " in nginx.logs(), "half of a pair is not noticed")
+        assert ssl.get_server_certificate(nginx.https) == first
+        second = site.certify(directory="renewed")
+        wait_for(
+            lambda: ssl.get_server_certificate(nginx.https) == second, "the new one is not shown"
+        )
+        socket.send("still there?")
+        assert socket.recv() == "still there?"
+    assert {"event": "certificate_taken_up", "service": "nginx"} in nginx.lines()
+    nginx.remove()
+
+
+def test_without_a_certificate_it_does_not_run(site: Site) -> None:
+    with pytest.raises(AssertionError, match="there is no certificate in /etc/nginx/tls"):
+        site.nginx("uncertified", certificate="nothing")
 
 
 @pytest.mark.parametrize(
@@ -189,5 +221,5 @@ def test_without_its_certificate_it_ends_and_says_so(site: Site, name: str) -> N
     ],
 )
 def test_outside_its_network_it_does_not_run(site: Site, subnet: str, said: str) -> None:
-    with pytest.raises(DockerFailed, match=said):
-        site.docker("run", "--rm", "--env", f"SERVICES_SUBNET={subnet}", IMAGE)
+    with pytest.raises(AssertionError, match=said):
+        site.nginx(f"nowhere-{len(subnet)}", "--env", f"SERVICES_SUBNET={subnet}")

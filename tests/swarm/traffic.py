@@ -16,7 +16,7 @@ from tests.cluster_plan import ClusterAccount
 from tests.swarm.deployed import ORIGIN, Deployed
 from tests.watch_judge import Mirror
 from tests.watch_ledger import Ledger
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 from websockets.typing import Origin
 
@@ -49,12 +49,24 @@ class Notes:
         wrong: Each breach of a promise, as a sentence.
         ledger: What the watchers saw.
         returns: How often a watcher came back, and how it was received.
+        first_epochs: `epochs` when all watchers had their first state.
     """
 
     reads: list[Read] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
     returns: Counter[str] = field(default_factory=Counter)
+    first_epochs: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """How often an open socket went on in another epoch."""
+        return self.ledger.counts["new epoch on an open socket"]
+
+    @property
+    def new_epochs(self) -> int:
+        """The same since traffic flows: a line that was broken off, and began anew."""
+        return self.epochs - self.first_epochs
 
     @property
     def failures(self) -> list[Read]:
@@ -75,7 +87,7 @@ class Watch:
             account.account_id, account.login, traffic.notes.ledger, f"watch-{account.account_id}"
         )
         self.heard_at = 0.0
-        self.instance = ""
+        self._opened: ClientConnection | None = None
         self._traffic = traffic
         self._chance = random.Random(account.account_id)
 
@@ -89,6 +101,11 @@ class Watch:
         while True:
             await self._visit()
             await asyncio.sleep(self._chance.uniform(*PAUSE_S))
+
+    def cut(self) -> None:
+        """Lose the connection, as a client does that moves from one network to another."""
+        if self._opened is not None:
+            self._opened.transport.abort()
 
     async def _visit(self) -> None:
         since = self.mirror.since
@@ -111,17 +128,16 @@ class Watch:
             returns[f"handshake: {failure}"] += 1
             return
         before = self.mirror.resumed
+        self._opened = opened
         self.mirror.begin("nginx", since)
         try:
             async with opened:
                 while True:
                     message = self.mirror.hear(await opened.recv(decode=False))
                     self.heard_at = time.monotonic()
-                    if message.type == "connected":
-                        self.instance = str(message.data["instance_id"])
-                        if since is not None:
-                            resumed = self.mirror.resumed > before
-                            returns["resumed" if resumed else "with a snapshot"] += 1
+                    if message.type == "connected" and since is not None:
+                        resumed = self.mirror.resumed > before
+                        returns["resumed" if resumed else "with a snapshot"] += 1
         except ConnectionClosed as closed:
             returns[f"closed: {closed.rcvd.code if closed.rcvd else 1006}"] += 1
 
@@ -218,6 +234,7 @@ class Traffic:
         tasks = [asyncio.create_task(watch.run()) for watch in self.watches]
         try:
             await self.until_well()
+            self.notes.first_epochs = self.notes.epochs
             tasks += [asyncio.create_task(self._read(n, readers, pause_s)) for n in range(readers)]
             yield self
         finally:

@@ -189,7 +189,9 @@ def test_a_line_of_the_access_log(nginx: Nginx) -> None:
     assert json.dumps(line["connection"]).isdigit()
 
 
-def test_a_renewed_certificate_is_taken_up_and_ends_no_stream(site: Site) -> None:
+def test_a_renewed_certificate_is_taken_up_and_ends_no_stream(
+    site: Site, replicas: dict[str, StandIn]
+) -> None:
     first = site.certify(directory="renewed")
     nginx = site.nginx("renewed", certificate="renewed")
     assert ssl.get_server_certificate(nginx.https) == first

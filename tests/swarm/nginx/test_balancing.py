@@ -3,12 +3,12 @@
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPSConnection
 from uuid import uuid4
 
 import pytest
-from tests.swarm.nginx.client import SECRET, refused, trusting
+from tests.swarm.nginx.client import SECRET, connected, refused, request, trusting
 from tests.swarm.nginx.conftest import REPLICAS
 from tests.swarm.nginx.site import Nginx, Site, StandIn
 from tests.waiting import wait_for
@@ -115,12 +115,13 @@ def test_requests_go_where_least_is_under_way(nginx: Nginx, replicas: dict[str, 
     def at_work() -> set[str]:
         return {name for name, replica in replicas.items() if replica.got(mark)}
 
-    with ThreadPoolExecutor(2) as pool:
-        slow = [pool.submit(nginx.asked, f"/api/x?{mark}&wait=5") for _ in range(2)]
+    with ExitStack() as slow:
+        for _ in range(2):
+            waiting = slow.enter_context(connected(nginx.https, trusting()))
+            waiting.sendall(request(f"/api/x?{mark}&wait=60"))
         wait_for(lambda: len(at_work()) == 2, "they do not wait, each at one replica")
         quick = Counter(nginx.asked("/api/x")["replica"] for _ in range(12))
-        assert set(quick) == set(REPLICAS) - at_work()
-        assert not any(answer.done() for answer in slow)
+    assert set(quick) == set(REPLICAS) - at_work()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from terminal.supervisor.events import tell
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -35,6 +37,7 @@ class Journal:
         self._log = log
         self._file: Path | None = None
         self._read = 0
+        self._failing = False
 
     def skip(self) -> None:
         """Begin behind what is there: it was copied by whoever ran before."""
@@ -43,7 +46,17 @@ class Journal:
             self._file, self._read = files[-1], files[-1].stat().st_size // 2 * 2
 
     def follow(self) -> None:
-        """Copy what has been written since, and remove what is old."""
+        """Copy what has been written since, and remove what is old; what fails is told once."""
+        try:
+            self._follow()
+        except OSError as error:
+            if not self._failing:
+                tell("journal_lost", "warning", path=str(self._directory), error=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _follow(self) -> None:
         files = self._files()
         if not files:
             return

@@ -229,7 +229,12 @@ class Member:
         if not (self._terminal.gone() and self._server.gone()):
             self.cut()
             return
-        self._directory.forget()
+        try:
+            self._directory.forget()
+        except OSError as error:
+            # Not before it is empty does anything run there again.
+            tell("config_not_cleared", "error", terminal=self.number, error=str(error))
+            return
         tell("config_cleared", terminal=self.number)
         for part in (self._server, self._terminal):
             part.tick()

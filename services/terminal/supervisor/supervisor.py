@@ -65,6 +65,7 @@ class Supervisor:
         self._made = threading.Event()
         self._failure: BaseException | None = None
         self._signals = 0
+        self._busy_at = float("-inf")
 
     def drain(self) -> None:
         """Show running terminals as draining from now on."""
@@ -144,8 +145,6 @@ class Supervisor:
             tell("drain_over", "warning", clients=left)
             return True
         return False
-
-    _busy_at = float("-inf")
 
     def _end(self) -> int:
         self._stop.set()

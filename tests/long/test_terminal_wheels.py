@@ -13,7 +13,16 @@ import pytest
 from packaging.requirements import Requirement
 
 LOCK = Path(__file__).parents[2] / "services" / "terminal" / "wine" / "requirements.lock"
-TARGET = ["--platform", "win32", "--python-version", "3.9", "--implementation", "cp", "--abi", "cp39"]
+TARGET = [
+    "--platform",
+    "win32",
+    "--python-version",
+    "3.9",
+    "--implementation",
+    "cp",
+    "--abi",
+    "cp39",
+]
 # What their markers are asked about.
 IN_WINE = {
     "platform_system": "Windows",

@@ -9,4 +9,5 @@ RUN DEBIAN_FRONTEND=noninteractive && export DEBIAN_FRONTEND \
     && rm -rf /var/lib/apt/lists/*
 RUN real="$(readlink -f /usr/bin/wine)" && mv "$real" /usr/bin/wine.real && rm /usr/bin/wine \
     && sed -i 's/Path(sys.argv\[0\]).name == "wine"/True/' /usr/bin/wine.standin
-COPY --chmod=755 real_wine.py /usr/bin/wine
+COPY real_wine.py /tmp/
+RUN { echo '#!/usr/bin/python3'; cat /tmp/real_wine.py; } > /usr/bin/wine && chmod 755 /usr/bin/wine

@@ -30,6 +30,7 @@ LABEL = f"mt5-terminal-test={NAME}"
 KEY = "key-of-an-image-test"
 PATIENCE_S = 90.0
 MEMORY = ("/tmp", "/run/mt5", "/dev/shm")  # noqa: S108 - of the container
+IMAGE, STANDINS = "services/terminal/Dockerfile", "tests/integration/terminal_image/standins"
 INSTALLERS = {"python.exe": "python", "wine-mono.msi": "mono", "mt5setup.exe": "mt5setup"}
 
 pytestmark = pytest.mark.timeout(600)
@@ -77,42 +78,66 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.shutdown()
 
 
-def installers(site: str, **hashes: str) -> list[str]:
+def installers(site: str, base: str, **hashes: str) -> list[str]:
     known = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in INSTALLERS.items()}
     given = {
         "PYTHON_INSTALLER_URL": f"{site}/python.exe",
         "PYTHON_INSTALLER_SHA256": known["python.exe"],
         "MONO_INSTALLER_URL": f"{site}/wine-mono.msi",
         "MONO_INSTALLER_SHA256": known["wine-mono.msi"],
-        "BASE": f"{NAME}-base",
+        "BASE": base,
         **hashes,
     }
     return [part for name, value in given.items() for part in ("--build-arg", f"{name}={value}")]
 
 
 @pytest.fixture(scope="module")
-def image(site: str) -> Iterator[str]:
-    base = f"{NAME}-base"
-    standins = "tests/integration/terminal_image/standins"
-    build("tests/swarm/terminal_base.Dockerfile", standins, base, "--build-arg", f"DEBIAN={DEBIAN}")
-    build("services/terminal/Dockerfile", ".", NAME, *installers(site))
-    yield NAME
+def base() -> Iterator[str]:
+    """A stand-in for the base; whatever these tests have made goes with it."""
+    name = f"{NAME}-base"
+    build("tests/swarm/terminal_base.Dockerfile", STANDINS, name, "--build-arg", f"DEBIAN={DEBIAN}")
+    yield name
     for container in docker("ps", "-aq", "--filter", f"label={LABEL}").split():
         docker("rm", "--force", "--volumes", container)
     for volume in docker("volume", "ls", "-q", "--filter", f"label={LABEL}").split():
         docker("volume", "rm", volume)
-    docker("image", "rm", "--force", NAME, base)
+    docker("image", "rm", "--force", *docker("images", "-q", "--filter", f"label={LABEL}").split())
+
+
+@pytest.fixture(scope="module")
+def image(site: str, base: str) -> str:
+    build(IMAGE, ".", NAME, *installers(site, base))
+    return NAME
+
+
+@pytest.fixture(scope="module")
+def wine_image(site: str, base: str) -> str:
+    """The same with a real Wine in its base."""
+    with_wine = f"{NAME}-wine-base"
+    build(
+        "tests/swarm/terminal_wine.Dockerfile",
+        STANDINS,
+        with_wine,
+        "--build-arg",
+        f"STANDIN={base}",
+    )
+    build(IMAGE, ".", f"{NAME}-wine", *installers(site, with_wine))
+    return f"{NAME}-wine"
+
+
+def secret_files(directory: Path) -> list[str]:
+    """Mounts of the key, and of MetaTrader's installer."""
+    for folder in (directory, *directory.parents[:2]):
+        folder.chmod(0o755)  # the container's user is another than ours
+    (directory / "key").write_text(KEY)
+    (directory / "mt5setup.exe").write_text(INSTALLERS["mt5setup.exe"])
+    mounts = {"key": "/run/secrets/supervisor_key", "mt5setup.exe": "/run/mt5setup.exe"}
+    return [part for a, b in mounts.items() for part in ("--volume", f"{directory / a}:{b}:ro")]
 
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> list[str]:
-    """The key, and MetaTrader's installer, as files in the container."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # the container's user is another than ours
-    (tmp_path / "key").write_text(KEY)
-    (tmp_path / "mt5setup.exe").write_text(INSTALLERS["mt5setup.exe"])
-    mounts = {"key": "/run/secrets/supervisor_key", "mt5setup.exe": "/run/mt5setup.exe"}
-    return [part for a, b in mounts.items() for part in ("--volume", f"{tmp_path / a}:{b}:ro")]
+    return secret_files(tmp_path)
 
 
 def start(image: str, secrets: list[str], *options: str, **variables: object) -> str:
@@ -172,10 +197,10 @@ def test_the_image_is_made_as_promised(image: str) -> None:
     assert len([line for line in lines if line.endswith(".whl")]) == 6
 
 
-def test_another_installer_than_the_pinned_one_ends_the_build(site: str, image: str) -> None:
-    wrong = installers(site, PYTHON_INSTALLER_SHA256="0" * 64)
+def test_another_installer_than_the_pinned_one_ends_the_build(site: str, base: str) -> None:
+    wrong = installers(site, base, PYTHON_INSTALLER_SHA256="0" * 64)
     with pytest.raises(RuntimeError, match="is another file: SHA-256"):
-        build("services/terminal/Dockerfile", ".", f"{NAME}-wrong", *wrong)
+        build(IMAGE, ".", f"{NAME}-wrong", *wrong)
 
 
 def test_an_empty_volume_becomes_terminals_without_root_or_a_writable_system(
@@ -231,3 +256,96 @@ def test_without_its_mounts_it_says_what_it_lacks(image: str, secrets: list[str]
         printed = docker("logs", container)
         assert said in printed
         assert len(printed.splitlines()) == 1
+
+
+# -- on a real Wine, with Notepad in MetaTrader's place ---------------------------------------------
+
+
+FIRST = "C:\\mt5\\1\\terminal64.exe"
+
+
+class Windows:
+    """A container in which real Wine runs two terminals."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+
+    def run(self, command: str) -> str:
+        return docker("exec", self.container, "sh", "-c", command, check=False)
+
+    def pids(self, argument: str) -> set[str]:
+        """Ids of processes by what they were started with, which begins the line."""
+        lines = [line.split(None, 1) for line in self.run("ps -eo pid,args").splitlines()[1:]]
+        return {pid for pid, command in lines if command.startswith(argument)}
+
+    def terminals(self) -> list[set[str]]:
+        return [self.pids(f"C:\\mt5\\{number}\\terminal64.exe /portable") for number in (1, 2)]
+
+    def well(self) -> bool:
+        one_each = all(len(pids) == 1 for pids in self.terminals())
+        return one_each and self.run("mt5-supervisor health") == "2 terminals well"
+
+    def kill(self, pids: set[str]) -> None:
+        self.run(f"kill -9 {' '.join(pids)}")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = [line for line in docker("logs", self.container).splitlines() if line[:1] == "{"]
+        return [event for line in lines if (event := json.loads(line))["event"] == name]
+
+
+@pytest.fixture(scope="module")
+def windows(wine_image: str, tmp_path_factory: pytest.TempPathFactory) -> Windows:
+    mounts = secret_files(tmp_path_factory.mktemp("secrets"))
+    container = start(wine_image, mounts, TERMINALS=2)
+    healthy(container)
+    return Windows(container)
+
+
+@pytest.mark.long
+def test_wine_makes_its_prefix_and_runs_each_terminal_from_its_own_directory(
+    windows: Windows,
+) -> None:
+    until("well", windows.well)
+    assert [event["number"] for event in windows.events("first_boot_step")] == [1, 2, 3, 4, 5, 6]
+    # What the installer has started is gone, and its settings have reached the disk.
+    assert not windows.pids("C:\\Program Files")
+    registry = windows.run("cat /config/.wine/user.reg")
+    assert '"Version"="win10"' in registry
+    assert '"ShowCrashDialog"=dword:00000000' in registry
+    assert windows.run("readlink /config/.wine/drive_c/mt5/2/Config") == "/run/mt5/2/config"
+    assert not windows.events("part_ended")
+
+
+@pytest.mark.parametrize(
+    "killed", ["C:\\mt5\\1\\terminal64.exe", "Xvfb", "/usr/lib/wine/wineserver"]
+)
+def test_what_ends_in_wine_is_started_again(windows: Windows, killed: str) -> None:
+    until("well", windows.well)
+    before = windows.pids(killed)
+    assert before
+    windows.kill(before)
+    until("another", lambda: bool(windows.pids(killed)) and not windows.pids(killed) & before)
+    until("well", windows.well)
+
+
+@pytest.mark.long
+def test_a_terminal_that_a_windows_program_starts_is_found(windows: Windows) -> None:
+    until("well", windows.well)
+    (before,) = windows.pids(FIRST)
+    supervisor = windows.run("pgrep -f terminal.supervisor").split()
+    windows.run(f"kill -STOP {' '.join(supervisor)}; kill -9 {before}")
+    windows.run('HOME=/config DISPLAY=:1 wine start "C:\\mt5\\1\\terminal64.exe" /portable')
+    (adopted,) = windows.pids(FIRST)
+    windows.run(f"kill -CONT {' '.join(supervisor)}")
+    until("its end is noticed", lambda: windows.events("part_started")[-1]["pid"] == int(adopted))
+    assert windows.pids(FIRST) == {adopted}
+
+
+@pytest.mark.long
+def test_wine_ends_in_good_order(windows: Windows) -> None:
+    until("well", windows.well)
+    docker("stop", "--time", "60", windows.container)
+    assert state(windows.container)["ExitCode"] == 0
+    assert [event["terminal"] for event in windows.events("terminal_stopped")] == [1, 2]
+    assert windows.events("stopped")
+    assert not windows.events("wineserver_failed")

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Real Wine where there is one: for what it can do without installers that cannot be had."""
 
 import os

@@ -258,7 +258,7 @@ def test_without_its_mounts_it_says_what_it_lacks(image: str, secrets: list[str]
         assert len(printed.splitlines()) == 1
 
 
-# -- on a real Wine, with Notepad in MetaTrader's place ---------------------------------------------
+# -- on a real Wine, with Notepad in MetaTrader's place -------------------------------------------
 
 
 FIRST = "C:\\mt5\\1\\terminal64.exe"

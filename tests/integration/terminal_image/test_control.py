@@ -9,6 +9,8 @@ import pytest
 from tests.integration.terminal_image.stage import KEY, Stage, connected, frozen
 from tests.waiting import wait_for
 
+from terminal_sim.testing import running
+
 ROW = {
     "n", "port", "pid", "state", "in_login_until", "memory_bytes", "version", "restarts",
     "started_at", "logged_in", "answering", "clients",
@@ -56,6 +58,39 @@ def test_what_cannot_be_done_is_said_in_one_shape(up: Stage) -> None:
         answer = up.ask(method, path)
         assert (answer.status_code, answer.json()["code"]) == (status, code), path
         assert set(answer.json()) == FAILURE
+
+
+def shapes(answer: httpx.Response, row: str | None = None) -> tuple[object, ...]:
+    """Status and names of an answer, and of one of its rows."""
+    body = answer.json()
+    rows = body.get(row) or {}
+    named = rows if isinstance(rows, dict) else rows[0]
+    return answer.status_code, set(body), set(named), body.get("code")
+
+
+def test_it_speaks_as_the_simulators_supervisor_does(up: Stage, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    with running("--terminals", "1", "--key-file", str(key)) as simulator:
+
+        def both(method: str, path: str, row: str | None = None) -> None:
+            url, headers = simulator.control_url + path, {"X-Supervisor-Key": KEY}
+            theirs = shapes(httpx.request(method, url, headers=headers, timeout=60), row)
+            status, names, row_names, code = shapes(up.ask(method, path), row)
+            # What it says besides is free.
+            more = {"answering", "clients"} if row in {"terminals", "terminal"} else set()
+            assert isinstance(row_names, set)
+            assert (status, names, row_names - more, code) == theirs, path
+
+        both("GET", "/health/live")
+        both("GET", "/terminals", "terminals")
+        both("GET", "/terminals/1/logs?lines=5", "logs")
+        both("POST", "/terminals/1/restart", "terminal")
+        both("POST", "/terminals/9/restart")
+        both("GET", "/terminals/one/logs")
+        both("GET", "/terminals/1/logs?lines=0")
+        both("GET", "/nothing")
+        both("POST", "/terminals")
 
 
 def test_bodies_are_bounded_and_garbage_is_refused(up: Stage) -> None:

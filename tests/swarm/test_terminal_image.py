@@ -29,11 +29,7 @@ NAME = f"mt5-terminal-test-{uuid4().hex[:8]}"
 LABEL = f"mt5-terminal-test={NAME}"
 KEY = "key-of-an-image-test"
 PATIENCE_S = 90.0
-<<<<<<< HEAD
 MEMORY = ("/tmp", "/run/mt5", "/dev/shm")
-=======
-MEMORY = ("/tmp", "/run/mt5", "/dev/shm")  # noqa: S108 - of the container
->>>>>>> w6-a
 IMAGE, STANDINS = "services/terminal/Dockerfile", "tests/integration/terminal_image/standins"
 INSTALLERS = {"python.exe": "python", "wine-mono.msi": "mono", "mt5setup.exe": "mt5setup"}
 
@@ -320,14 +316,8 @@ def test_wine_makes_its_prefix_and_runs_each_terminal_from_its_own_directory(
     assert not windows.events("part_ended")
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    "killed", ["C:\\mt5\\1\\terminal64.exe", "Xvfb", "/usr/lib/wine/wineserver"]
-)
-=======
 @pytest.mark.long
 @pytest.mark.parametrize("killed", [FIRST, "Xvfb", "/usr/lib/wine/wineserver"])
->>>>>>> w6-a
 def test_what_ends_in_wine_is_started_again(windows: Windows, killed: str) -> None:
     until("well", windows.well)
     before = windows.pids(killed)

@@ -130,6 +130,14 @@ class World:
         # It, and what is too much for a smaller share.
         return 1 + len(self.replicas)
 
+    async def crash(self) -> int:
+        """Gone without a word, name and all."""
+        if len(self.there) < 3:
+            return 0
+        self.there.discard(self.chance.choice(sorted(self.there)))
+        await self.settle()
+        return 1 + len(self.replicas)
+
 
 @pytest.fixture(params=range(4))
 async def world(request: pytest.FixtureRequest, redis: Redis, keys: Keys) -> AsyncIterator[World]:
@@ -150,6 +158,7 @@ async def test_what_there_is_is_shared_out_and_little_of_it_moves(world: World) 
         world.update,
         world.scale_up,
         world.scale_down,
+        world.crash,
     ]
     for _ in range(STEPS):
         kind = world.chance.choice(kinds)

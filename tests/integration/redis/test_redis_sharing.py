@@ -93,8 +93,11 @@ class World:
 
     async def join(self) -> int:
         slot = max(self.replicas, default=0) + 1
+        held = [len(replica.keeper.held) for replica in self.replicas.values()]
         self.replicas[slot] = self.task(slot)
-        return math.ceil(len(self.there) / len(self.replicas))
+        share = math.ceil(len(self.there) / len(self.replicas))
+        # What is above a smaller share, and nothing else.
+        return sum(max(0, each - share) for each in held)
 
     async def leave(self) -> int:
         if len(self.replicas) > 1:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture
 def mortal(site: Site, replicas: dict[str, StandIn]) -> Iterator[Nginx]:
     """One that may be ended."""
-    nginx = site.nginx("mortal")
+    nginx = site.nginx("mortal", "--env", "STOP_S=3")
     yield nginx
     nginx.remove()
 
@@ -106,7 +106,7 @@ def test_a_stop_lets_requests_end_and_cuts_streams(site: Site, mortal: Nginx) ->
     with open_socket(mortal, f"/ws/account/cut?ticket={SECRET}") as socket:
         socket.recv()
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(mortal.ask, "/api/stop?wait=2", "POST")
+            asked = pool.submit(mortal.ask, "/api/stop?wait=1", "POST")
             wait_for(lambda: writing(mortal) >= 3, "the request is not under way")
             mortal.send("QUIT")
             assert asked.result().status == 200
@@ -189,7 +189,9 @@ def test_a_line_of_the_access_log(nginx: Nginx) -> None:
     assert json.dumps(line["connection"]).isdigit()
 
 
-def test_a_renewed_certificate_is_taken_up_and_ends_no_stream(site: Site) -> None:
+def test_a_renewed_certificate_is_taken_up_and_ends_no_stream(
+    site: Site, replicas: dict[str, StandIn]
+) -> None:
     first = site.certify(directory="renewed")
     nginx = site.nginx("renewed", certificate="renewed")
     assert ssl.get_server_certificate(nginx.https) == first

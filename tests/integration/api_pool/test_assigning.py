@@ -50,7 +50,7 @@ def known(account_id: str, state: AccountState = AccountState.CONNECTED) -> Know
 
 class Pool:
     def __init__(self, redis: Redis) -> None:
-        keys = Keys("test")
+        keys = Keys("mt5:test")
         self.leases = LeaseStore(redis, keys)
         self.board = BoardStore(redis, keys, "stream")
         self.placements = StreamPlacementStore(redis, keys)

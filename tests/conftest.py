@@ -148,6 +148,6 @@ def redis_server() -> Iterator[EmbeddedRedis]:
 def redis_url(redis_server: EmbeddedRedis) -> str:
     """URL of an empty Redis, for `redis.asyncio.from_url`."""
     redis_server.start()
-    with redis.Redis.from_url(redis_server.url) as client:
+    with redis.Redis.from_url(redis_server.admin_url) as client:
         client.flushall()
     return redis_server.url

@@ -25,7 +25,7 @@ class RedisServer(EmbeddedRedis):
     @cached_property
     def client(self) -> "redis.Redis":
         """A client that makes its connection anew when that has been lost."""
-        return redis.Redis.from_url(self.url)
+        return redis.Redis.from_url(self.admin_url)
 
     def stop(self) -> None:
         """End it; what it was told last is kept."""

@@ -46,12 +46,17 @@ class ForwardedTurn(msgspec.Struct, frozen=True):
 
 
 class ForwardedError(msgspec.Struct, frozen=True):
-    """An exception of `mt5kit.errors` by the name of its class."""
+    """An exception of `mt5kit.errors` by the name of its class.
+
+    `bases` are the names of the classes that it is one of, the nearest first: a replica of an older
+    version takes it for the first that it knows.
+    """
 
     kind: str
     message: str
     details: dict[str, object]
     retry_after_s: float | None
+    bases: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: Mt5SwarmError) -> "ForwardedError":
@@ -59,12 +64,13 @@ class ForwardedError(msgspec.Struct, frozen=True):
         if not isinstance(error, (CallerError, Unavailable)):
             return cls("InternalFault", "the owner of the terminal failed", {}, None)
         # A store's own error crosses as what it is to a caller: not now.
-        kind = next(base for base in type(error).__mro__ if base in _KINDS.values())
-        return cls(kind.__name__, error.message, error.details, error.retry_after_s)
+        kind, *bases = (one.__name__ for one in type(error).__mro__ if one in _KINDS.values())
+        return cls(kind, error.message, error.details, error.retry_after_s, tuple(bases))
 
     def raised(self) -> Mt5SwarmError:
         """The error again."""
-        kind = _KINDS.get(self.kind, errors.InternalFault)
+        known = (_KINDS[one] for one in (self.kind, *self.bases) if one in _KINDS)
+        kind = next(known, errors.InternalFault)
         return kind(self.message, details=self.details, retry_after_s=self.retry_after_s)
 
 

@@ -103,8 +103,10 @@ class ApiSettings(ServiceSettings):
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @model_validator(mode="after")
-    def _reached_inside(self) -> Self:
+    def _consistent(self) -> Self:
         host = urlsplit(self.internal_url).hostname
         if self.internal_url and self.networks and not self.networks.permits(host or ""):
             raise ValueError("INTERNAL_URL has to name an address inside SERVICES_NETWORKS")
+        if self.supervisor_port and self.supervisor_key is None:
+            raise ValueError("SUPERVISOR_PORT wants SUPERVISOR_KEY")
         return self

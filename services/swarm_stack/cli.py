@@ -22,7 +22,7 @@ from swarm_stack.removal import remove_stack
 from swarm_stack.resources import sizes_page
 from swarm_stack.secret_groups import made
 from swarm_stack.sizes import Sizes
-from swarm_stack.stack import MAIN_FILE, Deployer, DeployFailed, DeployRefused, Plan
+from swarm_stack.stack import MAIN_FILE, PATIENCE_S, Deployer, DeployFailed, DeployRefused, Plan
 from swarm_stack.status import show_status
 from swarm_stack.swarm_secrets import SecretsMissing, SwarmSecrets
 from swarm_stack.upstreams import with_slots
@@ -75,7 +75,9 @@ def deploy(  # noqa: PLR0913, PLR0917 - options of a command
     extra: Annotated[
         list[Path] | None, typer.Option(help="More stack files, which override.")
     ] = None,
-    patience_s: Annotated[float, typer.Option(help="How long it may take to converge.")] = 900.0,
+    patience_s: Annotated[
+        float, typer.Option(help="How long it may take to converge.")
+    ] = PATIENCE_S,
 ) -> None:
     """Build the images and bring the stack to this tree, the first time or again."""
     with _told():

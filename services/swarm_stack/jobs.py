@@ -99,5 +99,10 @@ def _state(engine: Engine, name: str) -> tuple[str, str]:
 
 
 def _remove(engine: Engine, name: str) -> None:
-    if any(row["Name"] == name for row in engine.rows("service", "ls", "--filter", f"name={name}")):
+    """Remove the service, and the containers that it leaves on this node, which hold volumes."""
+    rows = engine.rows("service", "ls", "--filter", f"name={name}")
+    if any(row["Name"] == name for row in rows):
         engine.run("service", "rm", name)
+    label = f"label=com.docker.swarm.service.name={name}"
+    if left := engine.run("ps", "--all", "--quiet", "--filter", label).split():
+        engine.run("rm", "--force", "--volumes", *left)

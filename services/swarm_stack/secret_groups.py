@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from mt5kit.key_ring import KeyRing
+from mt5kit.secret import Secret
+from mt5kit.state.redis.users import BACKUP, EXPORTER, POOLS, acl_file
 
 DATABASE: Final = "postgres:5432/mt5"
 REDIS: Final = "redis:6379/0"
-EXPORTED_REDIS: Final = "redis://mt5_exporter@redis:6379"
+EXPORTED_REDIS: Final = f"redis://{EXPORTER}@redis:6379"
 
 Values = dict[str, bytes]
 
@@ -37,8 +39,8 @@ class Group:
 
 
 def token() -> str:
-    """192 random bits, safe in URLs, files and quotes."""
-    return secrets.token_urlsafe(24)
+    """256 random bits, safe in URLs, files and quotes."""
+    return secrets.token_urlsafe(32)
 
 
 def _single(name: str) -> Group:
@@ -62,22 +64,14 @@ def _owner() -> Values:
 
 
 def _redis() -> Values:
-    pools, exporter, backup = token(), token(), token()
-    users = {
-        # Read, write and publish; nothing that reconfigures, stops or empties the server.
-        f"mt5 on #{_digest(pools)}": "~* &* +@all -@admin -@dangerous +info +keys",
-        f"mt5_exporter on #{_digest(exporter)}": "resetkeys resetchannels -@all +info +ping"
-        " +client|list +config|get +latency|latest +slowlog|len",
-        f"mt5_backup on #{_digest(backup)}": "resetkeys resetchannels -@all +psync +sync +replconf"
-        " +ping",
-    }
-    lines = ["user default off", *(f"user {who} {may}" for who, may in users.items())]
+    passwords = {user: token() for user in (POOLS, EXPORTER, BACKUP)}
+    acl = acl_file({user: Secret(password) for user, password in passwords.items()})
     return {
-        "redis_acl": "".join(f"{line}\n" for line in lines).encode(),
-        "redis_url": f"redis://mt5:{pools}@{REDIS}".encode(),
+        "redis_acl": acl.encode(),
+        "redis_url": f"redis://{POOLS}:{passwords[POOLS]}@{REDIS}".encode(),
         # What the exporter wants: passwords by the address it asks.
-        "redis_exporter_passwords": json.dumps({EXPORTED_REDIS: exporter}).encode(),
-        "redis_backup_password": backup.encode(),
+        "redis_exporter_passwords": json.dumps({EXPORTED_REDIS: passwords[EXPORTER]}).encode(),
+        "redis_backup_password": passwords[BACKUP].encode(),
     }
 
 

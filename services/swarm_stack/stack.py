@@ -26,8 +26,8 @@ from swarm_stack.variables import (
 MAIN_FILE: Final = Path("docker-stack.yml")
 SIMULATED_FILE: Final = Path("docker-stack.sim.yml")
 DATA_LABEL: Final = "mt5.data"
-# A first start downloads nothing but images; Wine's first boot in a slot takes minutes.
-PATIENCE_S: Final = 900.0
+# The first boot of a slot downloads and installs a terminal, and one slot follows the other.
+PATIENCE_S: Final = 1800.0
 MIGRATION_S: Final = 600.0
 CERTIFICATE_S: Final = 120.0
 # Where nginx, and the job that fills the volume, have it.

@@ -264,17 +264,29 @@ class Owner:
             elif self._feed.alike:
                 # Elsewhere it would be the same, and one login more.
                 since_s = loop.time()
-            elif loop.time() - since_s > after_s and await self._reserve_elsewhere("silent"):
+            elif loop.time() - since_s > after_s and await self._reserve_elsewhere():
                 return Left.MOVED
 
     async def _while_it_stays(self) -> Left:
+        """Until the terminal drains and another is free.
+
+        That is reserved when the line has been handed over: whoever has it may begin at once.
+        """
         while True:
-            drains = self._parts.drains(self.terminal_id)
-            if drains and await self._reserve_elsewhere("draining"):
+            if self._parts.drains(self.terminal_id) and await self._room_elsewhere():
                 return Left.MOVED
             await asyncio.sleep(DRAIN_LOOK_S)
 
-    async def _reserve_elsewhere(self, why: str) -> bool:
+    async def _room_elsewhere(self) -> bool:
+        others = self._parts.others(self.terminal_id)
+        try:
+            occupied = await self._parts.placement.occupants(others)
+        except (StateUnavailable, RedisFault) as failure:
+            self._log.info("no_other_terminal", error=failure.message)
+            return False
+        return len(occupied) < len(others)
+
+    async def _reserve_elsewhere(self) -> bool:
         others = self._parts.others(self.terminal_id)
         if not others:
             return False
@@ -285,7 +297,7 @@ class Owner:
         except ServiceOverloaded as full:
             self._log.info("no_other_terminal", error=full.message)
             return False
-        self._log.warning("stream_moves", to=elsewhere, why=why)
+        self._log.warning("stream_moves", to=elsewhere)
         return True
 
 

@@ -2,8 +2,9 @@
 
 import socket
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from mt5kit.domain.broker_time import DEFAULT_RULE
 from mt5kit.networks import Networks
@@ -76,3 +77,9 @@ class StreamSettings(ServiceSettings):
     def networks(self) -> Networks | None:
         """`services_networks`; None without."""
         return Networks.of(self.services_networks)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.supervisor_port and self.supervisor_key is None:
+            raise ValueError("SUPERVISOR_PORT wants SUPERVISOR_KEY")
+        return self

@@ -5,7 +5,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,9 +15,17 @@ import asyncpg
 from tests.swarm.bases import BASES, ensure_base
 from tests.swarm.docker_cli import Docker, DockerFailed
 
+from mt5kit.secret import Secret
+from mt5kit.state.redis.users import BACKUP, RULES, acl_file
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0
 PASSWORDS = ("postgres", "mt5_owner", "mt5_backup", "mt5_exporter")
+REDIS = "redis:8.0.6"
+REDIS_HEALTH = (
+    "redis-cli --user mt5_health --pass - --no-auth-warning ping | grep -qE 'PONG|MISCONF'"
+)
+"""As in the stack: who loads, or is silent, is not healthy; a restart mends no full disk."""
 
 
 def until(what: str, true: Callable[[], Any]) -> Any:
@@ -64,6 +72,9 @@ class Stores:
         self.network: str = config[0]["Subnet"]
         for role in PASSWORDS:
             self.secret(f"{role}_password", secrets.token_urlsafe(24))
+        self.redis_passwords = {user: Secret(secrets.token_urlsafe(32)) for user in RULES}
+        self.secret("redis_acl", acl_file(self.redis_passwords))
+        self.secret("redis_backup_password", self.redis_passwords[BACKUP].reveal())
 
     def secret(self, name: str, text: str) -> None:
         """Give a secret to the containers that start from now on."""
@@ -104,6 +115,25 @@ class Stores:
             command=("-c", "shared_buffers=64MB", "-c", "max_wal_size=128MB"),
         )
 
+    def redis(self, volume: str = "redis") -> str:
+        """Start Redis; its container's name."""
+        self.secret("redis.conf", (ROOT / "config/redis.conf").read_text())
+        return self.run(
+            "redis",
+            REDIS,
+            *("--user", "999:999", "--entrypoint", "redis-server"),
+            *("--volume", f"{self.volume(volume)}:/data"),
+            *("--volume", f"{self.secrets_dir / 'redis.conf'}:/usr/local/etc/redis/redis.conf:ro"),
+            *("--health-cmd", REDIS_HEALTH, "--health-interval", "1s"),
+            command=("/usr/local/etc/redis/redis.conf",),
+        )
+
+    def redis_url(self, user: str) -> str:
+        """The running Redis as one of its users."""
+        given = self.redis_passwords.get(user)
+        password = "-" if given is None else given.reveal()
+        return f"redis://{user}:{password}@{self.address(f'{self.name}-redis')}:6379"
+
     def state(self, container: str) -> dict[str, Any]:
         """The state that `docker inspect` gives."""
         found: dict[str, Any] = self.docker.json("inspect", "-f", "{{json .State}}", container)
@@ -113,13 +143,18 @@ class Stores:
         """Wait until a container is healthy.
 
         Raises:
-            TimeoutError: It is not in time; with its log.
+            TimeoutError: It is not in time, or has ended; with its log.
         """
-        try:
-            until("healthy", lambda: self.state(container)["Health"]["Status"] == "healthy")
-        except TimeoutError as late:
-            checks = self.state(container)["Health"]["Log"]
-            raise TimeoutError(f"{late}\n{self.log(container)}\n{checks[-1:]}") from None
+
+        def settled() -> bool:
+            state = self.state(container)
+            return state["Health"]["Status"] == "healthy" or not state["Running"]
+
+        with suppress(TimeoutError):
+            until("healthy", settled)
+        health = self.state(container)["Health"]
+        if health["Status"] != "healthy":
+            raise TimeoutError(f"not healthy:\n{self.log(container)}\n{health['Log'][-1:]}")
 
     def ended(self, container: str) -> int:
         """Wait until a container has ended; its exit code."""
@@ -134,10 +169,14 @@ class Stores:
         """Kill and remove a container; its volumes stay."""
         self.docker("rm", "--force", container)
 
+    def address(self, container: str) -> str:
+        """Where a container is on our network."""
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return self.docker("inspect", "-f", form, container)
+
     def dsn(self, role: str = "mt5_owner", database: str = "mt5") -> str:
         """The running PostgreSQL as a role."""
-        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        address = self.docker("inspect", "-f", form, f"{self.name}-postgres")
+        address = self.address(f"{self.name}-postgres")
         return f"postgresql://{role}:{quote(self.password(role), safe='')}@{address}/{database}"
 
     def sql(self, statement: str, role: str = "mt5_owner", database: str = "mt5") -> Any:

@@ -316,9 +316,8 @@ def test_wine_makes_its_prefix_and_runs_each_terminal_from_its_own_directory(
     assert not windows.events("part_ended")
 
 
-@pytest.mark.parametrize(
-    "killed", ["C:\\mt5\\1\\terminal64.exe", "Xvfb", "/usr/lib/wine/wineserver"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("killed", [FIRST, "Xvfb", "/usr/lib/wine/wineserver"])
 def test_what_ends_in_wine_is_started_again(windows: Windows, killed: str) -> None:
     until("well", windows.well)
     before = windows.pids(killed)

@@ -110,7 +110,7 @@ def api(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Api]:
     redis_server.start()
-    state = redis.Redis.from_url(redis_server.url)
+    state = redis.Redis.from_url(redis_server.admin_url)
     state.flushall()
     simulated = simulate(["a-1", "a-2"])
     ring = Path(tmp_path_factory.mktemp("ring")) / "ring.json"

@@ -50,7 +50,7 @@ def known(account_id: str, state: AccountState = AccountState.CONNECTED) -> Know
 
 class Pool:
     def __init__(self, redis: Redis) -> None:
-        keys = Keys("test")
+        keys = Keys("mt5:test")
         self.leases = LeaseStore(redis, keys)
         self.board = BoardStore(redis, keys, "stream")
         self.placements = StreamPlacementStore(redis, keys)
@@ -165,7 +165,7 @@ async def test_a_terminal_that_changes_hands_is_not_left(pool: Pool) -> None:
     assert await pool.assign("two") == "s-2"
 
 
-async def test_a_terminal_that_drains_is_given_to_nobody_and_left_when_there_is_another(
+async def test_a_terminal_that_drains_is_given_to_nobody_and_left_by_its_owners_word_only(
     pool: Pool,
 ) -> None:
     await pool.lease("s-1", "s-2", "s-3")
@@ -180,7 +180,22 @@ async def test_a_terminal_that_drains_is_given_to_nobody_and_left_when_there_is_
     assert await pool.assign("one") == "s-1", "there is no other"
     await pool.placements.free("two")
     await pool.tell(t3=True)
+    # Its owner may be polling it: without its word the line could not be gone on with.
+    assert await pool.assign("one") == "s-1"
+    assert await pool.placements.reserve("one", ["s-3"], 60) == "s-3"
     assert await pool.assign("one") == "s-3"
+
+
+async def test_a_terminal_that_drains_and_has_no_owner_is_left(pool: Pool) -> None:
+    await pool.lease("s-1", "s-2")
+    await pool.tell(t1=True)
+    assert await pool.assign("one") == "s-1"
+    await pool.tell(t1=True, draining=True)
+    await pool.tell(t2=True)
+    lease = await pool.leases.holder("s-1")
+    assert lease is not None
+    assert await pool.leases.release(lease)
+    assert await pool.assign("one") == "s-2"
 
 
 async def test_the_answer_names_the_owner_and_carries_a_ticket_for_that_user(pool: Pool) -> None:

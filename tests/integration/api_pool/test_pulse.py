@@ -32,7 +32,7 @@ from mt5kit.state.redis import (
 )
 from mt5kit.telemetry.session_metrics import SessionMetrics
 
-KEYS = Keys("test")
+KEYS = Keys("mt5:test")
 TERMINALS = ("t-1", "t-2", "t-3")
 
 

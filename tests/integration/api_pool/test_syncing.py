@@ -33,7 +33,7 @@ from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.history import SyncResult
 from mt5kit.terminal.scheduling import Entrant, Turn
 
-KEYS = Keys("test")
+KEYS = Keys("mt5:test")
 BROKERS = Brokers({"S": "UTC"}, "UTC")
 IDENTITY = AccountIdentity(7, "S")
 

@@ -106,7 +106,7 @@ async def test_postgres_data_survive_and_the_dsn_stays(data_dir: Path) -> None:
 
 def test_redis_data_survive_and_nothing_is_evicted(data_dir: Path) -> None:
     for times in (1, 2):
-        with EmbeddedRedis(data_dir) as server, redis.Redis.from_url(server.url) as client:
+        with EmbeddedRedis(data_dir) as server, redis.Redis.from_url(server.admin_url) as client:
             assert client.incr("times") == times
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
             assert client.config_get("port") == {"port": "0"}
@@ -118,7 +118,7 @@ def test_a_full_redis_refuses_writes(data_dir: Path) -> None:
         redis.Redis.from_url(server.url) as client,
         pytest.raises(redis.exceptions.OutOfMemoryError),
     ):
-        client.set("key", "value")
+        client.set("mt5:key", "value")
 
 
 def test_redis_wants_its_password(data_dir: Path) -> None:
@@ -133,12 +133,31 @@ def test_redis_wants_its_password(data_dir: Path) -> None:
 @KINDS
 def test_no_secret_stands_on_a_command_line_or_in_an_open_file(kind: Kind, data_dir: Path) -> None:
     with kind(data_dir) as server:
-        (file,) = data_dir.glob("*.secret")
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        secret = file.read_text()
-        for process in family(server):
-            assert secret not in " ".join(process.cmdline())
-        assert secret not in server.log_file.read_text()
+        files = list(data_dir.glob("*.secret"))
+        assert files
+        for file in files:
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            secret = file.read_text()
+            for process in family(server):
+                assert secret not in " ".join(process.cmdline())
+            assert secret not in server.log_file.read_text()
+
+
+def test_pools_have_no_more_rights_in_redis_than_in_a_deployment(data_dir: Path) -> None:
+    with EmbeddedRedis(data_dir) as server, redis.Redis.from_url(server.url) as client:
+        assert client.set("mt5:key", "value")
+        for refused in (
+            ("GET", "another:key"),
+            ("KEYS", "*"),
+            ("FLUSHALL",),
+            ("CONFIG", "GET", "*"),
+            ("ACL", "LIST"),
+            ("SHUTDOWN",),
+            ("EVAL", "return redis.call('FLUSHALL')", "0"),
+        ):
+            with pytest.raises(redis.exceptions.ResponseError, match=r"permission|can't run"):
+                client.execute_command(*refused)
+        assert client.get("mt5:key") == b"value"
 
 
 @KINDS

@@ -34,7 +34,7 @@ def board(redis: Redis, keys: Keys) -> BoardStore:
     return BoardStore(redis, keys)
 
 
-async def test_demand_is_added_up_and_taken_once(redis: Redis, keys: Keys) -> None:
+async def test_demand_is_added_up_and_taken_once(redis: Redis, admin: Redis, keys: Keys) -> None:
     demand = DemandStore(redis, keys)
     await demand.add({"T1": {"a": 2, "b": 1}, "T2": {"c": 5}, "T3": {}})
     await demand.add({"T2": {"d": 1}, "T1": {"a": 3}})
@@ -43,7 +43,7 @@ async def test_demand_is_added_up_and_taken_once(redis: Redis, keys: Keys) -> No
     assert await demand.take(["T1", "T3"]) == {"T1": {"a": 5, "b": 1}, "T3": {}}
     assert await demand.take(["T1", "T2"]) == {"T1": {}, "T2": {"c": 5, "d": 1}}
     assert await demand.take([]) == {}
-    assert await redis.keys("*") == []
+    assert await admin.keys("*") == []
 
 
 async def test_no_read_is_taken_twice_or_lost(redis: Redis, keys: Keys) -> None:

@@ -72,23 +72,23 @@ async def test_a_deadline_of_ours_is_kept(redis: Redis, keys: Keys) -> None:
             await work_for(0.005)
 
 
-async def setting(redis: Redis, name: str) -> str:
-    value = (await redis.config_get(name))[name]
+async def setting(admin: Redis, name: str) -> str:
+    value = (await admin.config_get(name))[name]
     assert value is not None
     return value
 
 
 @asynccontextmanager
-async def configured(redis: Redis, **changed: str) -> AsyncIterator[None]:
+async def configured(admin: Redis, **changed: str) -> AsyncIterator[None]:
     """Redis with other settings, until the block ends."""
-    before = {name: await setting(redis, name) for name in changed}
+    before = {name: await setting(admin, name) for name in changed}
     try:
         for name, value in changed.items():
-            await redis.config_set(name, value)
+            await admin.config_set(name, value)
         yield
     finally:
         for name, value in before.items():
-            await redis.config_set(name, value)
+            await admin.config_set(name, value)
 
 
 async def refuses_writes(redis: Redis, keys: Keys) -> None:
@@ -102,28 +102,30 @@ async def refuses_writes(redis: Redis, keys: Keys) -> None:
         assert away.value.retry_after_s
 
 
-async def test_without_its_replicas_redis_is_unavailable(redis: Redis, keys: Keys) -> None:
+async def test_without_its_replicas_redis_is_unavailable(
+    redis: Redis, admin: Redis, keys: Keys
+) -> None:
     settings = {"min-replicas-to-write": "1"}
-    async with configured(redis, **settings):
+    async with configured(admin, **settings):
         await refuses_writes(redis, keys)
     assert await TicketStore(redis, keys).issue("1", "u")
 
 
 async def test_with_a_disk_that_takes_nothing_redis_is_unavailable(
-    redis: Redis, keys: Keys, tmp_path: Path
+    redis: Redis, admin: Redis, keys: Keys, tmp_path: Path
 ) -> None:
     # A file cannot take the place of a directory: the save fails.
-    (Path(await setting(redis, "dir")) / tmp_path.name).mkdir()
+    (Path(await setting(admin, "dir")) / tmp_path.name).mkdir()
     settings = {"dbfilename": tmp_path.name, "save": "3600 1"}
 
     async def saving(status: str) -> None:
-        await redis.bgsave()
+        await admin.bgsave()
         while (found := await redis.info("persistence"))["rdb_bgsave_in_progress"]:
             await asyncio.sleep(0.01)
         assert found["rdb_last_bgsave_status"] == status
 
     async with asyncio.timeout(20):
-        async with configured(redis, **settings):
+        async with configured(admin, **settings):
             await saving("err")
             await refuses_writes(redis, keys)
         await saving("ok")

@@ -26,7 +26,7 @@ def page(as_of_ms: int = 5, *, terminal: str = "T1", payload: bytes = b"[]") -> 
 
 
 async def test_pages_are_kept_by_kind_and_query(
-    cache: HistoryCache, token: int, redis: Redis, keys: Keys
+    cache: HistoryCache, token: int, redis: Redis, admin: Redis, keys: Keys
 ) -> None:
     deals, orders = page(payload=bytes(range(256))), page(7)
     await cache.put("1", token, "deals", b"q\0", deals)
@@ -41,7 +41,7 @@ async def test_pages_are_kept_by_kind_and_query(
         assert 0 < await redis.pttl(key) <= 600_000
     await cache.drop("1")
     assert await cache.get("1", "orders", b"q\0") is None
-    assert await redis.keys("*page*") == []
+    assert await admin.keys("*page*") == []
 
 
 async def test_the_oldest_pages_make_room(

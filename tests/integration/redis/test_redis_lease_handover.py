@@ -121,7 +121,7 @@ async def test_releases_are_heard_after_a_restart_of_redis(
     redis_server: EmbeddedRedis, redis_url: str, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription_module, "_RECONNECT_S", 0.01)
-    client = open_redis(redis_url)
+    client, admin = open_redis(redis_url), open_redis(redis_server.admin_url)
     first, second = (Replica(client, keys, owner, _at_once) for owner in "ab")
     try:
         await shared(first, second)
@@ -129,7 +129,7 @@ async def test_releases_are_heard_after_a_restart_of_redis(
         await asyncio.to_thread(redis_server.start)
         # The new Redis counts who listens; a client may also have come back without a word.
         async with asyncio.timeout(10):
-            while len(await client.client_list(_type="pubsub")) < 2:
+            while len(await admin.client_list(_type="pubsub")) < 2:
                 await asyncio.sleep(0.005)
             # It may have come back empty: what it does not know it cannot tell of.
             while len(await LeaseStore(client, keys).holders(TERMINALS)) < len(TERMINALS):
@@ -140,6 +140,7 @@ async def test_releases_are_heard_after_a_restart_of_redis(
         await first.keeper.close()
         await second.keeper.close()
         await client.aclose()
+        await admin.aclose()
         await asyncio.to_thread(redis_server.start)
 
 
@@ -192,7 +193,7 @@ async def test_a_call_without_end_does_not_keep_a_terminal(
     busy.done.set()
 
 
-async def test_a_failure_to_prepare_does_not_keep_a_terminal(make: Make, redis: Redis) -> None:
+async def test_a_failure_to_prepare_does_not_keep_a_terminal(make: Make, admin: Redis) -> None:
     async def fail(_: str) -> None:
         raise LookupError("no such terminal")
 
@@ -201,10 +202,10 @@ async def test_a_failure_to_prepare_does_not_keep_a_terminal(make: Make, redis: 
     with capture_logs() as logs:
         await alone.keeper.close()
     assert [line["event"] for line in logs] == ["lease_given_back_unprepared"] * 4
-    assert await redis.keys("*:lease:*") == []
+    assert await admin.keys("*:lease:*") == []
 
 
-async def test_a_lease_lost_meanwhile_is_told_at_once(make: Make, redis: Redis) -> None:
+async def test_a_lease_lost_meanwhile_is_told_at_once(make: Make, admin: Redis) -> None:
     busy = Busy()
     alone = make("a", busy)
     await alone.keeper.round()
@@ -213,7 +214,7 @@ async def test_a_lease_lost_meanwhile_is_told_at_once(make: Make, redis: Redis) 
     await alone.keeper.round()
     await until(lambda: len(busy.losing) == 2)
     [stolen, kept] = busy.losing
-    await redis.flushall()
+    await admin.flushall()
     await store.announce("api", "b", 10_000)
     thief = await store.acquire(stolen, "b")
     await alone.keeper.round()
@@ -225,18 +226,18 @@ async def test_a_lease_lost_meanwhile_is_told_at_once(make: Make, redis: Redis) 
     assert alone.told.count(f"lost {stolen}") == 1
 
 
-async def test_closing_waits_for_what_is_in_progress(make: Make, redis: Redis) -> None:
+async def test_closing_waits_for_what_is_in_progress(make: Make, admin: Redis) -> None:
     busy = Busy()
     alone = make("a", busy)
     alone.keeper.start()
     await until(lambda: alone.held == set(TERMINALS))
     closing = asyncio.create_task(alone.keeper.close())
     await until(lambda: len(busy.losing) == 4)
-    assert len(await redis.keys("*:lease:*")) == 4
-    assert await redis.keys("*:replicas:*") == []
+    assert len(await admin.keys("*:lease:*")) == 4
+    assert await admin.keys("*:replicas:*") == []
     busy.done.set()
     await closing
-    assert await redis.keys("*:lease:*") == []
+    assert await admin.keys("*:lease:*") == []
     assert sorted(alone.told[4:]) == [f"lost {terminal}" for terminal in TERMINALS]
 
 
@@ -274,7 +275,7 @@ async def test_a_renewal_on_its_way_takes_nothing_up_that_is_given_back(
 
 
 async def test_closing_leaves_nothing_that_was_being_taken(
-    make: Make, monkeypatch: pytest.MonkeyPatch, redis: Redis
+    make: Make, monkeypatch: pytest.MonkeyPatch, admin: Redis
 ) -> None:
     asked, answers = asyncio.Event(), asyncio.Event()
     alone = make("a")
@@ -293,8 +294,8 @@ async def test_closing_leaves_nothing_that_was_being_taken(
     await asyncio.sleep(0)
     answers.set()
     await closing
-    assert await redis.keys("*:lease:*") == []
-    assert await redis.keys("*:replicas:*") == []
+    assert await admin.keys("*:lease:*") == []
+    assert await admin.keys("*:replicas:*") == []
 
 
 async def test_a_stopped_process_refuses_until_it_has_asked(make: Make) -> None:

@@ -178,9 +178,9 @@ async def test_a_task_whose_predecessor_has_died_takes_its_place(make: Make, red
     await new.keeper.round()
     held = old.held
     # It says nothing more, and its leases run out.
-    await redis.zrem(Keys("test").replicas("stream"), task(1, "a"))
+    await redis.zrem(Keys("mt5:test").replicas("stream"), task(1, "a"))
     for terminal in held:
-        await redis.delete(Keys("test").lease(terminal))
+        await redis.delete(Keys("mt5:test").lease(terminal))
     await new.keeper.round()
     assert new.held == held
     assert not other.lost[2:]
@@ -202,10 +202,10 @@ async def test_a_terminal_that_no_longer_exists_is_given_back(make: Make) -> Non
     assert await alone.keeper._store.holder("T5") is None
 
 
-async def test_a_terminal_taken_by_another_is_dropped(make: Make, redis: Redis) -> None:
+async def test_a_terminal_taken_by_another_is_dropped(make: Make, admin: Redis) -> None:
     alone = make("a")
     await alone.keeper.round()
-    await redis.flushall()
+    await admin.flushall()
     await alone.keeper._store.acquire("T2", "thief")
     await alone.keeper.round()
     assert alone.lost == ["T2"]

@@ -23,9 +23,9 @@ async def test_one_owner_at_a_time_with_growing_tokens(store: LeaseStore) -> Non
     assert first.token < second.token < 2**53
 
 
-async def test_a_token_grows_across_a_wiped_redis(store: LeaseStore, redis: Redis) -> None:
+async def test_a_token_grows_across_a_wiped_redis(store: LeaseStore, admin: Redis) -> None:
     before = await store.acquire("T1", "a")
-    await redis.flushall()
+    await admin.flushall()
     after = await store.acquire("T1", "b")
     assert before is not None
     assert after is not None
@@ -33,11 +33,11 @@ async def test_a_token_grows_across_a_wiped_redis(store: LeaseStore, redis: Redi
 
 
 async def test_who_had_no_right_takes_nothing_up_that_may_have_been_forgotten(
-    store: LeaseStore, redis: Redis, keys: Keys
+    store: LeaseStore, redis: Redis, admin: Redis, keys: Keys
 ) -> None:
     lease = await store.acquire("T1", "a")
     assert lease is not None
-    await redis.flushall()
+    await admin.flushall()
     assert not await store.renew(lease, lapsed_ms=60_000)
     # Whoever has believed in it all the while goes on.
     assert await store.renew(lease)
@@ -78,10 +78,12 @@ async def test_renewal_needs_owner_and_token(store: LeaseStore, redis: Redis, ke
     assert not await store.release(lease)
 
 
-async def test_renewal_works_in_a_full_redis(store: LeaseStore, redis: Redis, keys: Keys) -> None:
+async def test_renewal_works_in_a_full_redis(
+    store: LeaseStore, redis: Redis, admin: Redis, keys: Keys
+) -> None:
     lease = await store.acquire("T1", "a", 5_000)
     assert lease is not None
-    await redis.config_set("maxmemory", 1)
+    await admin.config_set("maxmemory", 1)
     try:
         assert await store.renew(lease, 9_000)
         assert await redis.pttl(keys.lease("T1")) > 5_000
@@ -89,17 +91,17 @@ async def test_renewal_works_in_a_full_redis(store: LeaseStore, redis: Redis, ke
             await store.acquire("T2", "a")
         assert await store.release(lease)
     finally:
-        await redis.config_set("maxmemory", 0)
+        await admin.config_set("maxmemory", 0)
 
 
 async def test_a_lease_that_ran_out_untouched_is_taken_up_again(
-    store: LeaseStore, redis: Redis, keys: Keys
+    store: LeaseStore, redis: Redis, admin: Redis, keys: Keys
 ) -> None:
     lease = await store.acquire("T1", "a")
     assert lease is not None
     await redis.delete(keys.lease("T1"))
     assert await store.renew(lease)
-    await redis.flushall()
+    await admin.flushall()
     assert await store.renew(lease)
     assert await store.holder("T1") == lease
 
@@ -126,7 +128,7 @@ async def test_silent_replicas_are_forgotten(store: LeaseStore, redis: Redis, ke
     assert await store.announce("api", "b", 10_000) == ("b",)
 
 
-async def test_a_lease_says_where_its_owner_answers(store: LeaseStore, redis: Redis) -> None:
+async def test_a_lease_says_where_its_owner_answers(store: LeaseStore, admin: Redis) -> None:
     first = await store.acquire("T1", "a", url="http://a:8000")
     second = await store.acquire("T2", "b")
     assert first is not None
@@ -135,7 +137,7 @@ async def test_a_lease_says_where_its_owner_answers(store: LeaseStore, redis: Re
     assert await store.holder("T1") == first
     assert await store.holders(["T2", "T9", "T1"]) == {"T1": first, "T2": second}
     assert await store.holders([]) == {}
-    await redis.flushall()
+    await admin.flushall()
     assert await store.holder("T1") is None
     assert await store.renew(first)
     assert await store.holder("T1") == first

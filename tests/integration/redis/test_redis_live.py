@@ -199,11 +199,11 @@ async def test_nobody_touches_what_another_wrote(stores: Stores) -> None:
     assert await stores.live.read("1") == state(old.token, 1)
 
 
-async def test_a_full_redis_takes_all_but_news(stores: Stores, redis: Redis) -> None:
+async def test_a_full_redis_takes_all_but_news(stores: Stores, admin: Redis) -> None:
     token = (await stores.lease()).token
     await stores.live.publish("1", token, state(token, 1), frames(1, 1))
     try:
-        await redis.config_set("maxmemory", "1")
+        await admin.config_set("maxmemory", "1")
         for epoch, seq in ((token, 2), (token + 1, 1)):
             with pytest.raises(StateFull):
                 await stores.live.publish("1", token, state(epoch, seq), frames(seq, seq))
@@ -217,7 +217,7 @@ async def test_a_full_redis_takes_all_but_news(stores: Stores, redis: Redis) -> 
         await stores.live.unfollow("1", "ws-2")
         await stores.live.drop("1", token, "T1")
     finally:
-        await redis.config_set("maxmemory", "0")
+        await admin.config_set("maxmemory", "0")
 
 
 async def test_payloads_may_be_any_bytes(stores: Stores) -> None:

@@ -135,11 +135,11 @@ async def test_without_its_messages_a_line_is_still_followed(
 
 
 async def test_a_wiped_redis_learns_the_line_again(
-    live: LiveStore, token: int, redis: Redis
+    live: LiveStore, token: int, admin: Redis
 ) -> None:
     await live.publish("1", token, state(token, 2), frames(1, 2))
     await live.follow("1", "ws-2", token, 2)
-    await redis.flushall()
+    await admin.flushall()
     assert await live.followers("1") == 0
     assert await live.follow("1", "ws-2", token, 2) is None
     assert not await live.touch("1", token, 9, "T1")

@@ -150,7 +150,7 @@ async def test_whoever_claims_an_account_refuses_those_before(
 
 
 async def test_it_is_told_since_when_nothing_was_forgotten(
-    live: LiveStore, leases: LeaseStore, redis: Redis, keys: Keys
+    live: LiveStore, leases: LeaseStore, redis: Redis, admin: Redis, keys: Keys
 ) -> None:
     token = (await leased(leases)).token
     await leases.announce("stream", "ws-1", 10_000)
@@ -162,7 +162,7 @@ async def test_it_is_told_since_when_nothing_was_forgotten(
     for forgotten in (f"{'0' * 40} 1", "nonsense"):
         await redis.set(keys.memory(), forgotten)
         assert (await live.take_over("1", token, "T1")).remembers_ms == 0
-    await redis.flushall()
+    await admin.flushall()
     await leases.announce("stream", "ws-1", 10_000)
     assert (await live.take_over("1", token, "T1")).remembers_ms < 60_000
 

@@ -202,11 +202,11 @@ async def ear(redis: Redis, keys: Keys) -> AsyncIterator[Ear]:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_number_is_repeated_or_skipped(
-    seed: int, redis: Redis, keys: Keys, ear: Ear
+    seed: int, redis: Redis, admin: Redis, keys: Keys, ear: Ear
 ) -> None:
     world, live, leases = World(seed), LiveStore(redis, keys), LeaseStore(redis, keys)
     owners = [Owner(name, world, live, leases) for name in "ab"]
-    follower, files = Follower(world, live, ear), Files(world, redis, keys)
+    follower, files = Follower(world, live, ear), Files(world, admin, keys)
     for _ in range(STEPS):
         for owner in owners:
             await owner.step()

@@ -77,7 +77,7 @@ async def test_an_account_stays_where_it_may_though_no_candidate(api: PlacementS
     assert await api.place("1", ["T2"], keep=["T2"]) == "T2"
 
 
-async def test_removing_leaves_no_trace(api: PlacementStore, redis: Redis) -> None:
+async def test_removing_leaves_no_trace(api: PlacementStore, admin: Redis) -> None:
     await api.place("1", ["T1"])
     assert not await api.remove_if("1", "T2")
     assert await api.where("1") == "T1"
@@ -86,7 +86,7 @@ async def test_removing_leaves_no_trace(api: PlacementStore, redis: Redis) -> No
     assert await api.where("1") is None
     await api.place("1", ["T1"])
     assert await api.remove_if("1", "T1")
-    assert await redis.keys("*") == []
+    assert await admin.keys("*") == []
 
 
 async def test_full_terminals_take_no_more_but_keep_theirs(api: PlacementStore) -> None:
@@ -170,7 +170,7 @@ async def test_an_account_does_not_make_room_for_itself(api: PlacementStore, age
 
 
 async def test_use_is_recorded_but_places_nobody(
-    api: PlacementStore, aged: Aged, redis: Redis
+    api: PlacementStore, aged: Aged, admin: Redis
 ) -> None:
     await api.place("a", ["T1"])
     await api.place("b", ["T1"])
@@ -184,7 +184,7 @@ async def test_use_is_recorded_but_places_nobody(
     assert (await api.sessions("T1"))["b"] <= await aged.now_ms()
     await api.touch({})
     assert await api.where("gone") is None
-    assert await redis.keys("*gone*") == []
+    assert await admin.keys("*gone*") == []
 
 
 async def test_idle_sessions_are_dropped(api: PlacementStore, aged: Aged) -> None:
@@ -235,12 +235,12 @@ async def test_a_session_that_was_wiped_is_made_anew(
 
 
 async def test_a_full_redis_leaves_placements_whole(
-    api: PlacementStore, aged: Aged, redis: Redis
+    api: PlacementStore, aged: Aged, admin: Redis
 ) -> None:
     for account in "ab":
         await api.place(account, ["T1"])
     await aged("T1", a=HOUR_MS)
-    await redis.config_set("maxmemory", 1)
+    await admin.config_set("maxmemory", 1)
     try:
         for refused in (
             api.place("c", ["T1"], capacity=2, idle_ms=1),
@@ -254,7 +254,7 @@ async def test_a_full_redis_leaves_placements_whole(
         assert await api.drop_idle("T1", HOUR_MS) == ("a",)
         assert await api.remove("b")
     finally:
-        await redis.config_set("maxmemory", 0)
+        await admin.config_set("maxmemory", 0)
 
 
 class Chaos:

@@ -47,11 +47,11 @@ def batch(redis: Redis) -> Watched:
 
 @pytest.fixture
 async def frozen(
-    redis: Redis, batch: Watched, redis_server: EmbeddedRedis
+    admin: Redis, batch: Watched, redis_server: EmbeddedRedis
 ) -> AsyncIterator[EmbeddedRedis]:
     """A Redis that takes what is sent and answers nothing yet."""
     for script in (ECHO, NOTE):
-        await redis.script_load(script.source)
+        await admin.script_load(script.source)
     await batch.run(ECHO, (), "connected")
     batch.trips.clear()
     pid = redis_server.pid
@@ -82,14 +82,14 @@ async def test_answers_go_to_whom_they_belong(batch: Watched) -> None:
 async def test_what_is_asked_for_meanwhile_goes_next_and_in_its_order(
     redis: Redis, batch: Watched, frozen: EmbeddedRedis
 ) -> None:
-    first = asyncio.create_task(batch.run(NOTE, ("list",), 0))
+    first = asyncio.create_task(batch.run(NOTE, ("mt5:list",), 0))
     await all_sent(batch, 1)
-    rest = [asyncio.create_task(batch.run(NOTE, ("list",), one)) for one in range(1, 6)]
+    rest = [asyncio.create_task(batch.run(NOTE, ("mt5:list",), one)) for one in range(1, 6)]
     await asyncio.sleep(0)
     thaw(frozen)
     assert await asyncio.gather(first, *rest) == [1, 2, 3, 4, 5, 6]
     assert batch.trips == [1, 5]
-    assert await redis.lrange("list", 0, -1) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert await redis.lrange("mt5:list", 0, -1) == [b"0", b"1", b"2", b"3", b"4", b"5"]
 
 
 async def test_a_round_trip_is_of_so_many_calls_at_most(batch: Watched) -> None:
@@ -118,7 +118,7 @@ async def test_a_mistake_of_one_is_no_other_s(batch: Watched) -> None:
     assert batch.trips == [3]
 
 
-async def test_each_account_learns_its_own_fate(redis: Redis, keys: Keys) -> None:
+async def test_each_account_learns_its_own_fate(redis: Redis, admin: Redis, keys: Keys) -> None:
     leases, live = LeaseStore(redis, keys), LiveStore(redis, keys)
     old, well = await leased(leases, "T1"), await leased(leases, "T2")
     await live.publish("1", old.token, state(old.token, 1), frames(1, 1))
@@ -134,14 +134,14 @@ async def test_each_account_learns_its_own_fate(redis: Redis, keys: Keys) -> Non
     assert isinstance(stale, StaleToken)
     assert (touched, unknown, published) == (True, False, None)
     try:
-        await redis.config_set("maxmemory", "1")
+        await admin.config_set("maxmemory", "1")
         full, touched = await asyncio.gather(
             live.publish("4", well.token, state(well.token, 2, terminal="T2"), frames(2, 2)),
             live.touch("2", well.token, 10, "T2"),
             return_exceptions=True,
         )
     finally:
-        await redis.config_set("maxmemory", "0")
+        await admin.config_set("maxmemory", "0")
     assert isinstance(full, StateFull)
     assert touched is True
 
@@ -178,9 +178,9 @@ async def test_a_redis_that_was_restarted_meanwhile_disturbs_nobody(
 async def test_whoever_stops_waiting_disturbs_nobody(
     redis: Redis, batch: Watched, frozen: EmbeddedRedis
 ) -> None:
-    sent = [asyncio.create_task(batch.run(NOTE, ("sent",), one)) for one in range(3)]
+    sent = [asyncio.create_task(batch.run(NOTE, ("mt5:sent",), one)) for one in range(3)]
     await all_sent(batch, 1)
-    asked = [asyncio.create_task(batch.run(NOTE, ("asked",), one)) for one in range(3)]
+    asked = [asyncio.create_task(batch.run(NOTE, ("mt5:asked",), one)) for one in range(3)]
     await asyncio.sleep(0)
     for task in (sent[1], asked[1]):
         task.cancel()
@@ -190,8 +190,8 @@ async def test_whoever_stops_waiting_disturbs_nobody(
     assert [await sent[0], await sent[2]] == [1, 3]
     assert [await asked[0], await asked[2]] == [1, 2]
     # What has not been sent when it is given up is not sent any more.
-    assert await redis.lrange("asked", 0, -1) == [b"0", b"2"]
-    assert await redis.lrange("sent", 0, -1) == [b"0", b"1", b"2"]
+    assert await redis.lrange("mt5:asked", 0, -1) == [b"0", b"2"]
+    assert await redis.lrange("mt5:sent", 0, -1) == [b"0", b"1", b"2"]
 
 
 async def test_an_answer_that_came_too_late_is_nobody_s(
@@ -216,17 +216,17 @@ async def test_an_answer_that_came_too_late_is_nobody_s(
 
 
 async def test_scripts_that_redis_has_forgotten_are_sent_whole(
-    redis: Redis, batch: Watched
+    redis: Redis, admin: Redis, batch: Watched
 ) -> None:
-    await batch.run(NOTE, ("list",), 0)
+    await batch.run(NOTE, ("mt5:list",), 0)
     await batch.run(ECHO, (), 0)
-    await redis.script_flush()
-    calls = [batch.run(ECHO, (), 1), batch.run(NOTE, ("list",), 1), batch.run(WRONG, ())]
+    await admin.script_flush()
+    calls = [batch.run(ECHO, (), 1), batch.run(NOTE, ("mt5:list",), 1), batch.run(WRONG, ())]
     answers: list[object] = await asyncio.gather(*calls, return_exceptions=True)
     echoed, noted, wrong = answers
     assert (echoed, noted) == (b"1", 2)
     assert isinstance(wrong, RedisFault)
-    assert await redis.script_exists(ECHO.digest, NOTE.digest) == [True, True]
+    assert await admin.script_exists(ECHO.digest, NOTE.digest) == [True, True]
 
 
 async def test_nobody_waits_for_ever_where_the_loop_ends(

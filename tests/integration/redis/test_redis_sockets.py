@@ -54,13 +54,13 @@ async def test_renewing_brings_back_what_redis_forgot(
     await counts.renew({}, 30)
 
 
-async def test_sockets_are_counted_while_redis_is_full(counts: SocketCounts, redis: Redis) -> None:
+async def test_sockets_are_counted_while_redis_is_full(counts: SocketCounts, admin: Redis) -> None:
     try:
-        await redis.config_set("maxmemory", "1")
+        await admin.config_set("maxmemory", "1")
         assert await counts.enter("u", "a", 1, 30)
         assert not await counts.enter("u", "b", 1, 30)
         await counts.renew({"u": ["a"], "v": ["c"]}, 30)
         await counts.leave("u", "a")
         assert await counts.enter("u", "b", 1, 30)
     finally:
-        await redis.config_set("maxmemory", "0")
+        await admin.config_set("maxmemory", "0")

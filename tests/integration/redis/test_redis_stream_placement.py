@@ -46,13 +46,13 @@ async def test_many_reservations_at_once_never_share(stream: StreamPlacementStor
 
 
 async def test_a_reservation_that_ran_out_is_taken_up_unless_another_has_it(
-    stream: StreamPlacementStore, redis: Redis, keys: Keys
+    stream: StreamPlacementStore, redis: Redis, admin: Redis, keys: Keys
 ) -> None:
     await stream.reserve("1", ["T1"], 60)
-    await redis.flushall()
+    await admin.flushall()
     assert await stream.refresh("1", "T1", 30)
     assert 0 < await redis.pttl(keys.occupant("T1")) <= 30_000
-    await redis.flushall()
+    await admin.flushall()
     await stream.reserve("2", ["T1"], 60)
     assert not await stream.refresh("1", "T1", 30)
     assert not await stream.free("1", "T1")

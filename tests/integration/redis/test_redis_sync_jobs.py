@@ -25,7 +25,7 @@ async def unclaim(redis: Redis, keys: Keys, job: SyncJob) -> None:
     await redis.hset(keys.sync(job.sync_id), "claimed_until", 1)
 
 
-async def test_a_job_goes_its_way(syncs: SyncStore, redis: Redis, keys: Keys) -> None:
+async def test_a_job_goes_its_way(syncs: SyncStore, redis: Redis, admin: Redis, keys: Keys) -> None:
     job = await syncs.create("acc", "user", 30)
     assert job == SyncJob(
         job.sync_id, "acc", "user", 30, "queued", 0, 0, 0, None, job.created_ms, job.created_ms
@@ -49,7 +49,7 @@ async def test_a_job_goes_its_way(syncs: SyncStore, redis: Redis, keys: Keys) ->
     assert not await syncs.finish(job, "a")
     assert not await syncs.progress(job, "a", CLAIM_MS)
     assert not await syncs.claim(job.sync_id, "a", CLAIM_MS)
-    assert await redis.keys("*") == [keys.sync(job.sync_id).encode()]
+    assert await admin.keys("*") == [keys.sync(job.sync_id).encode()]
     assert 0 < await redis.pttl(keys.sync(job.sync_id)) <= 24 * 3_600_000
 
 
@@ -141,14 +141,14 @@ async def test_the_job_of_a_deleted_account_fails(syncs: SyncStore) -> None:
     assert (await syncs.create("acc", "user", 30)).status == "queued"
 
 
-async def test_a_full_redis_takes_no_jobs(syncs: SyncStore, redis: Redis) -> None:
-    await redis.config_set("maxmemory", 1)
+async def test_a_full_redis_takes_no_jobs(syncs: SyncStore, admin: Redis) -> None:
+    await admin.config_set("maxmemory", 1)
     try:
         with pytest.raises(StateUnavailable, match="full"):
             await syncs.create("acc", "user", 30)
-        assert await redis.keys("*") == []
+        assert await admin.keys("*") == []
     finally:
-        await redis.config_set("maxmemory", 0)
+        await admin.config_set("maxmemory", 0)
 
 
 async def test_an_unknown_job_is_none(syncs: SyncStore) -> None:

@@ -39,9 +39,9 @@ async def test_of_many_at_once_one_gets_in(tickets: TicketStore) -> None:
     assert sum(isinstance(answer, Redeemed) for answer in answers) == 1
 
 
-async def test_redis_never_sees_a_ticket(tickets: TicketStore, redis: Redis) -> None:
+async def test_redis_never_sees_a_ticket(tickets: TicketStore, redis: Redis, admin: Redis) -> None:
     ticket = await tickets.issue("", "user", scope="quotes", tier="PRO")
-    [key] = await redis.keys("*")
+    [key] = await admin.keys("*")
     assert ticket.encode() not in key
     assert ticket.encode() not in (await redis.dump(key) or b"")
     assert 0 < await redis.pttl(key) <= 30_000
@@ -54,10 +54,12 @@ async def test_nonsense_is_no_ticket(tickets: TicketStore, ticket: str) -> None:
         await tickets.redeem(ticket)
 
 
-async def test_a_ticket_can_be_kept_alive_and_ended(tickets: TicketStore, redis: Redis) -> None:
+async def test_a_ticket_can_be_kept_alive_and_ended(
+    tickets: TicketStore, redis: Redis, admin: Redis
+) -> None:
     ticket = await tickets.issue("acc", "user", ttl_s=5)
     assert await tickets.renew(ticket, 120)
-    [key] = await redis.keys("*")
+    [key] = await admin.keys("*")
     assert await redis.pttl(key) > 5_000
     await tickets.discard(ticket)
     assert not await tickets.renew(ticket, 120)
@@ -125,25 +127,27 @@ async def test_orders_reach_listeners_even_after_a_restart(
 
 
 async def test_a_ticket_that_opened_nothing_can_be_put_back(
-    tickets: TicketStore, redis: Redis
+    tickets: TicketStore, redis: Redis, admin: Redis
 ) -> None:
     ticket = await tickets.issue("acc", "user", ttl_s=5)
     redeemed = await tickets.redeem(ticket)
     assert ticket not in repr(redeemed)
     await tickets.put_back(redeemed)
-    [key] = await redis.keys("*")
+    [key] = await admin.keys("*")
     assert 0 < await redis.pttl(key) <= 5_000
     assert (await tickets.redeem(ticket)).grant == redeemed.grant
     with pytest.raises(Unauthenticated):
         await tickets.redeem(ticket)
 
 
-async def test_a_ticket_says_when_its_authority_ends(tickets: TicketStore, redis: Redis) -> None:
+async def test_a_ticket_says_when_its_authority_ends(
+    tickets: TicketStore, redis: Redis, admin: Redis
+) -> None:
     ticket = await tickets.issue("acc", "user", until_ms=1_800_000_000_000)
     redeemed = await tickets.redeem(ticket)
     assert redeemed.grant == TicketGrant("acc", "user", until_ms=1_800_000_000_000)
     await tickets.put_back(redeemed)
-    [key] = await redis.keys("*")
+    [key] = await admin.keys("*")
     # One issued by a release that did not know of it.
     await redis.set(key, b'{"account_id":"acc","user_id":"user","scope":"account","tier":"FREE"}')
     assert (await tickets.redeem(ticket)).grant.until_ms == 0

@@ -1,6 +1,7 @@
 """The control API, logs, refusals at the start, and where secrets are not."""
 
 import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -166,6 +167,12 @@ def test_secrets_are_in_no_argument_environment_or_log(stage: Stage) -> None:
         (stage.directory / "bin" / name).symlink_to("Xvfb")
     (stage.directory / "bin" / "openbox").unlink()
     (stage.directory / "bin" / "openbox").symlink_to("/bin/cat")
+    openssl = stage.directory / "bin" / "openssl"
+    openssl.write_text(
+        f'#!/bin/sh\nprintf \'{{"argv": ["openssl %s"], "environment": {{}}}}\\n\' "$*" '
+        f'>> {stage.directory}/ran\nexec {shutil.which("openssl")} "$@"\n'
+    )
+    openssl.chmod(0o755)
     stage.start(MT5_VNC="1", FILE__PASSWORD=password, SOMEBODYS_SECRET="in-the-environment")
     stage.running()
     with connected(stage) as link:
@@ -180,6 +187,7 @@ def test_secrets_are_in_no_argument_environment_or_log(stage: Stage) -> None:
     for process in stage.processes(""):
         everything += str(process.cmdline()) + str(process.environ())
     assert not [secret for secret in secrets if secret in everything]
+    assert "openssl passwd" in everything
     hashed = (stage.memory / "vnc" / "passwords").read_text()
     assert hashed.startswith("mt5:$5$kasm$")
     assert (stage.memory / "vnc").stat().st_mode & 0o077 == 0

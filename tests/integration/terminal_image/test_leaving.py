@@ -104,6 +104,8 @@ def test_without_clients_it_stops_when_told(stage: Stage) -> None:
     assert not stage.processes("Xvfb")
     assert kept(stage) == []
     assert stage.events("stopped")
+    said = (stage.home / "logs" / "terminal-1.jsonl").read_text()
+    assert "was asked to end" in said
 
 
 def test_clients_may_stay_until_they_have_left(stage: Stage) -> None:

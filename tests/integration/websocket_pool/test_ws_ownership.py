@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import redis
 from prometheus_client import CollectorRegistry
 from tests.integration.websocket_pool.conftest import (
     Farm,
@@ -111,7 +112,7 @@ async def test_a_new_owner_takes_nobody_back_before_its_first_look(
 
 
 async def test_after_redis_has_forgotten_nobody_polls_before_others_know(
-    farm: Farm, redis_url: str
+    farm: Farm, redis_url: str, redis_server: EmbeddedRedis
 ) -> None:
     """What was forgotten may be that another terminal's owner still polls the account."""
     me = farm.account("acc-1")
@@ -120,7 +121,8 @@ async def test_after_redis_has_forgotten_nobody_polls_before_others_know(
     state = LiveState(old.token, 0, 1000, "S1", "old", b"look", b"told")
     async with running(farm, redis_url, "ws-1", settle_s=3600) as one:
         await until(lambda: "S2" in one.context.keeper.held)
-        await farm.redis.flushall()
+        with redis.Redis.from_url(redis_server.admin_url) as admin:
+            admin.flushall()
         await farm.placement.reserve("acc-1", ["S2"], 60)
         ticket = await farm.ticket("acc-1")
         watching = asyncio.create_task(first_message(one, f"ticket={ticket}"))

@@ -7,6 +7,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from api_pool.settings import ApiSettings
+from mt5kit.networks import Networks
+from websocket_pool.settings import StreamSettings
 
 
 def settings(**changes: Any) -> ApiSettings:
@@ -47,3 +49,23 @@ def test_an_address_that_the_others_would_refuse_is_refused_at_the_start(url: st
 def test_a_host_outside_the_networks_cannot_start() -> None:
     with pytest.raises(ValueError, match="no address inside"):
         _ = settings(services_networks=("203.0.113.0/24",)).reached_at
+
+
+def test_supervisors_are_not_asked_without_a_key() -> None:
+    with pytest.raises(ValidationError, match="SUPERVISOR_KEY"):
+        settings(supervisor_port=8100)
+    assert settings(supervisor_port=8100, supervisor_key=SecretStr("key")).supervisor_port
+    with pytest.raises(ValidationError, match="SUPERVISOR_KEY"):
+        StreamSettings(
+            redis_url=SecretStr("redis://redis"),
+            worker_database_url=SecretStr("postgresql://postgres/mt5"),
+            key_ring_file=Path("ring"),
+            stream_terminals=(),
+            terminals_networks=("10.77.4.0/23",),
+            supervisor_port=8100,
+        )
+
+
+def test_an_address_of_ours_may_be_of_the_sixth_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Networks, "own_address", lambda _: "fd00:77::5")
+    assert settings(services_networks=("fd00:77::/64",)).reached_at == "http://[fd00:77::5]:8000"

@@ -95,3 +95,13 @@ def test_only_what_the_image_needs_of_the_tree_is_copied() -> None:
     for source in " ".join(copied).split():
         assert source.startswith("services/terminal/")
         assert (ROOT / source).exists(), source
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    source = (IMAGE / "supervisor" / "settings.py").read_text()
+    read = set(re.findall(r'given\.\w+\(\s*"([A-Z0-9_]+)"', source))
+    assert {"TERMINALS", "MT5_DRAIN_S", "SUPERVISOR_KEY_FILE", "FILE__PASSWORD"} <= read
+    readme = (IMAGE / "README.md").read_text()
+    assert {name for name in read if f"`{name}`" not in readme} == set()
+    assert "| `MT5_DRAIN_S` | 60 |" in readme
+    assert "| `MT5_RELEASE_S` | 60 |" in readme

@@ -26,6 +26,7 @@ from mt5kit.state.redis.sockets import SocketCounts
 from mt5kit.state.redis.stream_placement import StreamPlacementStore
 from mt5kit.state.redis.sync_jobs import SyncError, SyncJob, SyncStatus, SyncStore
 from mt5kit.state.redis.tickets import Redeemed, TicketGrant, TicketStore
+from mt5kit.state.redis.users import acl_file
 
 __all__ = [
     "BOARD_TTL_MS",
@@ -70,5 +71,6 @@ __all__ = [
     "TerminalEntry",
     "TicketGrant",
     "TicketStore",
+    "acl_file",
     "open_redis",
 ]

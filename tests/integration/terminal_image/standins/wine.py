@@ -91,6 +91,12 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def terminal(executable: str) -> None:
     """Run until killed; whose directory it is, its file of processes says."""
     print(f"{executable} runs", flush=True)  # noqa: T201 - its output
+
+    def asked(_number: int, _frame: object) -> None:
+        print(f"{executable} was asked to end", flush=True)  # noqa: T201 - its output
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, asked)
     if planned("terminal") == "ignore-sigterm":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:

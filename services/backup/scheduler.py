@@ -1,0 +1,195 @@
+"""What is done by itself: full backups, the log between them, snapshots of Redis, copies."""
+
+import datetime as dt
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from backup.barman import HOME, Barman, FullBackup
+from backup.commands import CommandFailed, Commands
+from backup.files import now
+from backup.key_lists import KeyLists
+from backup.receiving import Receiving
+from backup.remote import RemoteCopy
+from backup.server import Server, ServerState
+from backup.settings import Settings
+from backup.snapshots import Snapshots
+from backup.status import Status
+from backup.timelines import Timelines
+from backup.wal import ReceivedLog
+
+log = logging.getLogger(__name__)
+
+STATUS: Final = "status.json"
+"""Below the private directory: it ends with the container."""
+
+FULL_WANTED: Final = "full-backup-wanted"
+"""Below the directory of all backups: there until a full one was made."""
+
+RETRY_LOOKS: Final = 5
+"""So many looks after a failed backup comes the next: each reads the whole database."""
+
+
+class Scheduler:
+    """Does each chore at its time, until it is told to stop.
+
+    Args:
+        settings: When, and where to.
+
+    Raises:
+        SettingWrong: A secret cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._fault: Exception | None = None
+        self._copied: dt.datetime | None = None
+        (settings.directory / HOME).mkdir(exist_ok=True)
+        commands = Commands(settings, login=True)
+        self._barman = Barman(commands)
+        self._server = Server(commands)
+        self._receiving = Receiving(self._barman, self._server, settings.directory)
+        received = ReceivedLog(settings.directory, commands.environment)
+        self._timelines = Timelines(settings.directory, received.history)
+        self._keys = KeyLists(settings.directory)
+        password = settings.secret("redis_backup_password")
+        self._snapshots = Snapshots(commands, settings.directory, password)
+        remote = settings.remote
+        self._remote = None if remote is None else RemoteCopy(commands, settings, remote)
+
+    def run(self) -> None:
+        """Work until SIGTERM; what is under way then is not waited for.
+
+        Raises:
+            Exception: A fault of ours in one of the chores.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        chores: list[tuple[Callable[[], None], float, float]] = [
+            (self.look, self._settings.look_s, self._settings.look_s),
+            (self.full, self._settings.look_s, self._settings.look_s * RETRY_LOOKS),
+            (self.snapshot, self._settings.look_s, self._settings.look_s),
+        ]
+        if self._remote is not None:
+            chores.append((self.copy, self._settings.copy_s, self._settings.copy_s))
+        for chore in chores:
+            # Not waited for at the end: a full backup may take an hour.
+            threading.Thread(target=self._repeat, args=chore, daemon=True).start()
+        self._stop.wait()
+        if self._fault is not None:
+            raise self._fault
+        try:
+            self._barman.stop_receiving()
+        except CommandFailed as failed:
+            log.info("nothing was being received at the end: %s", failed)
+
+    def look(self) -> None:
+        """Mend and archive the log, note timeline and keys, and write down how things stand.
+
+        Raises:
+            CommandFailed: Something does not answer.
+        """
+        state = None
+        try:
+            state = self._server.state()
+            self._follow(state)
+            self._barman.cron()
+            self._keys.note(self._server.key_ids(), now())
+        finally:
+            self._write_status(state)
+
+    def full(self) -> None:
+        """Make a full backup if one is due.
+
+        Raises:
+            CommandFailed: Barman failed.
+        """
+        wanted = self._settings.directory / FULL_WANTED
+        newest = self._barman.newest()
+        if not (wanted.exists() or full_due(newest, now(), self._settings.hour)):
+            return
+        if not self._server.state().receiving:
+            # Without the log from its beginning it would be worth nothing.
+            return
+        log.info("full backup: begins")
+        self._barman.back_up()
+        wanted.unlink(missing_ok=True)
+        self._keys.record(self._server.key_ids(), now())
+        log.info("full backup: done")
+
+    def snapshot(self) -> None:
+        """Make a snapshot of Redis if one is due, and let old ones go.
+
+        Raises:
+            CommandFailed: Redis did not give it.
+        """
+        at = now()
+        newest = self._snapshots.newest()
+        if newest is not None and (at - newest[0]).total_seconds() < self._settings.snapshot_s:
+            return
+        path = self._snapshots.take(at)
+        log.info("snapshot of Redis: %s, %.1f MB", path.name, path.stat().st_size / 1e6)
+        oldest = at - dt.timedelta(days=self._settings.keep_days)
+        self._snapshots.prune(oldest)
+        self._keys.prune(oldest)
+
+    def copy(self) -> None:
+        """Bring the second place up to date, with the log as it is now.
+
+        Raises:
+            CommandFailed: It could not be.
+        """
+        if self._remote is None:
+            raise RuntimeError("there is no second place")
+        began = now()
+        self._barman.switch_segment()
+        self._remote.push()
+        self._copied = began
+
+    def _follow(self, state: ServerState) -> None:
+        changed = self._timelines.note(state.timeline, now())
+        if self._receiving.mend(state) or changed:
+            log.warning("the log has another course: a full backup is wanted")
+            (self._settings.directory / FULL_WANTED).touch()
+
+    def _write_status(self, state: ServerState | None) -> None:
+        full, snapshot = self._barman.newest(), self._snapshots.newest()
+        Status(
+            looked=now(),
+            receiving=state is not None and state.receiving,
+            full=None if full is None else full.ended,
+            snapshot=None if snapshot is None else snapshot[0],
+            copied=self._copied,
+        ).write(self._settings.private / STATUS)
+
+    def _repeat(self, work: Callable[[], None], pause_s: float, retry_s: float) -> None:
+        """Work and pause, until the stop; what others fail at is told, and tried again."""
+        pause = 0.0
+        while not self._stop.wait(pause):
+            try:
+                work()
+                pause = pause_s
+            except CommandFailed as failed:
+                log.error("%s: %s", work.__name__, failed)  # noqa: TRY400 - the program has said it
+                pause = retry_s
+            except Exception as fault:
+                # Ends everything: the container begins anew, and does not fall silent.
+                self._fault = fault
+                self._stop.set()
+                raise
+
+
+def full_due(newest: FullBackup | None, at: dt.datetime, hour: int) -> bool:
+    """Whether the day's full backup has not been begun, or there is none at all."""
+    day = at.replace(hour=hour, minute=0, second=0, microsecond=0)
+    last_hour = day if day <= at else day - dt.timedelta(days=1)
+    return newest is None or newest.began < last_hour
+
+
+def status_file(settings: Settings) -> Path:
+    """Where the scheduler writes how things stand."""
+    return settings.private / STATUS

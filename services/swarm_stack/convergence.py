@@ -18,7 +18,13 @@ class NotConverged(Exception):
 
 
 def wait_converged(
-    engine: Engine, stack: str, since: Mapping[str, str], patience_s: float, report: Report
+    engine: Engine,
+    stack: str,
+    since: Mapping[str, str],
+    patience_s: float,
+    report: Report,
+    *,
+    only: frozenset[str] | None = None,
 ) -> None:
     """Wait until every service of a stack runs as it is specified.
 
@@ -28,6 +34,7 @@ def wait_converged(
         since: When each service was last updated before, from `update_times`.
         patience_s: After so long it has failed.
         report: Told of progress.
+        only: Services that are waited for; all if None.
 
     Raises:
         NotConverged: An update was rolled back, or it takes too long.
@@ -36,6 +43,8 @@ def wait_converged(
     told = ""
     while True:
         services = services_of(engine, stack)
+        if only is not None:
+            services = {name: services[name] for name in only}
         back = [
             one
             for one in services.values()

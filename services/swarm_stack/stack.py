@@ -33,6 +33,9 @@ CERTIFICATE_S: Final = 120.0
 # Where nginx, and the job that fills the volume, have it.
 TLS_PATH: Final = "/etc/nginx/tls"
 
+# What the schema's migration, and whoever starts after it, needs.
+STORES: Final = frozenset({"postgres", "redis"})
+
 Report = Callable[[str], None]
 
 
@@ -133,7 +136,7 @@ class Deployer:
         if "postgres" not in before:
             self._report("starting the stores, before their users")
             self._apply(values | Replicas.none(replicas).variables())
-            self._converge({}, "the stores did not start")
+            self._converge({}, "the stores did not start", only=STORES)
         since = update_times(engine, plan.stack)
         self._report("migrating the schema")
         self._migrate(names)
@@ -228,10 +231,12 @@ class Deployer:
                 f"the schema was not migrated, and no service was changed:\n{failed}"
             ) from None
 
-    def _converge(self, since: dict[str, str], failure: str) -> None:
+    def _converge(
+        self, since: dict[str, str], failure: str, only: frozenset[str] | None = None
+    ) -> None:
         engine, plan = self._engine, self._plan
         try:
-            wait_converged(engine, plan.stack, since, plan.patience_s, self._report)
+            wait_converged(engine, plan.stack, since, plan.patience_s, self._report, only=only)
         except NotConverged as why:
             if not since:
                 raise DeployFailed(f"{failure}; it stands as it is:\n{why}") from None

@@ -11,6 +11,8 @@ refuse() {
 export TERMINAL_SIM_KEY_FILE="${SUPERVISOR_KEY_FILE}"
 case "${1:-}" in
     "" | -*) ;;
+    # Asked every few seconds, so it is a program of its own that starts fast.
+    health) exec /opt/mt5/bin/python -m terminal_sim.cli.wellness ;;
     *) exec terminal-sim "$@" ;;
 esac
 

@@ -28,8 +28,8 @@ SOME = 5
 def cluster(postgres: RoleDsns, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     plan = ClusterPlan(
         accounts=6,
-        # So long that turns wait for logins of other accounts.
-        login_seconds=0.3,
+        # So long that turns wait for logins of other accounts, and not too long for one terminal.
+        login_seconds=0.1,
         containers=tuple(Contained(name, "api") for name in NAMES),
     )
     with running_cluster(plan, Path(tmp_path_factory.mktemp("cluster")), dsns=postgres) as running:

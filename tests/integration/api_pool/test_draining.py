@@ -28,8 +28,8 @@ SOME = 5
 def cluster(postgres: RoleDsns, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     plan = ClusterPlan(
         accounts=6,
-        # So long that turns wait for logins of other accounts.
-        login_seconds=0.3,
+        # So long that turns wait for logins of other accounts, and not too long for one terminal.
+        login_seconds=0.1,
         containers=tuple(Contained(name, "api") for name in NAMES),
     )
     with running_cluster(plan, Path(tmp_path_factory.mktemp("cluster")), dsns=postgres) as running:
@@ -135,7 +135,7 @@ async def reading(cluster: Cluster) -> AsyncIterator[Readers]:
     readers.assert_all_were_answered()
 
 
-async def test_accounts_leave_a_terminal_that_drains_and_come_back_to_it(cluster: Cluster) -> None:
+async def test_accounts_leave_a_terminal_that_is_stopped(cluster: Cluster) -> None:
     leaving = cluster.containers["t-2"]
     async with reading(cluster) as readers:
         await readers.until(lambda: "t-2" in places(cluster).values())
@@ -144,12 +144,22 @@ async def test_accounts_leave_a_terminal_that_drains_and_come_back_to_it(cluster
         assert leased(cluster) == {"t-1", "t-3"}
         assert set(places(cluster).values()) == {"t-1", "t-3"}
         await readers.some()
-        await asyncio.to_thread(leaving.start)
+
+
+@pytest.mark.long
+async def test_accounts_come_to_a_terminal_that_is_new(cluster: Cluster) -> None:
+    coming = cluster.containers["t-2"]
+    async with reading(cluster) as readers:
+        coming.terminate()
+        await readers.until(lambda: left_by_all(coming))
+        await asyncio.to_thread(coming.start)
         await readers.until(lambda: "t-2" in leased(cluster))
+        # A third of them, and it is even.
         await readers.until(lambda: list(places(cluster).values()).count("t-2") == 2)
         await readers.some()
 
 
+@pytest.mark.long
 async def test_accounts_that_have_nowhere_to_go_stay_as_long_as_the_terminal(
     cluster: Cluster,
 ) -> None:
@@ -175,6 +185,7 @@ def logs(cluster: Cluster, terminal_id: str) -> str:
     return "\n".join(line for line in lines if f'"{terminal_id}"' in line)
 
 
+@pytest.mark.long
 def test_a_terminal_whose_supervisor_says_that_it_drains_is_not_tried_without_end(
     cluster: Cluster,
 ) -> None:

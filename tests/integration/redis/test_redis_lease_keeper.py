@@ -14,6 +14,7 @@ from mt5kit.state.redis import (
     LeaseKeeper,
     LeaseStore,
     StateUnavailable,
+    lease_keeper,
     open_redis,
 )
 from mt5kit.state.redis.keeper_plan import slot_of
@@ -212,6 +213,33 @@ async def test_a_terminal_taken_by_another_is_dropped(make: Make, admin: Redis) 
     with pytest.raises(TerminalUnavailable) as refused:
         alone.keeper.token_of("T2")
     assert refused.value.retry_after_s
+
+
+async def test_who_comes_first_to_an_emptied_redis_takes_nothing_of_the_others(
+    make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = make("a"), make("b")
+    # Rounds are run by hand: no time passes between them.
+    monkeypatch.setattr(lease_keeper, "_RETURN_ROUNDS", 1e9)
+    one.keeper._had_others = two.keeper._had_others = False
+    for each in (one, two, one, two):
+        await each.keeper.round()
+    held = dict(one.keeper.held), dict(two.keeper.held)
+    assert all(held)
+    monkeypatch.setattr(lease_keeper, "_RETURN_ROUNDS", -1)
+    for each in (one, two):
+        await each.keeper.round()
+    monkeypatch.setattr(lease_keeper, "_RETURN_ROUNDS", 1e9)
+    await redis.flushall()
+    for each in (one, one, two, one, two):
+        await each.keeper.round()
+    assert (dict(one.keeper.held), dict(two.keeper.held)) == held
+    # One of them does not come back, and that is known after a while.
+    await redis.flushall()
+    await one.keeper.round()
+    monkeypatch.setattr(lease_keeper, "_RETURN_ROUNDS", -1)
+    await one.keeper.round()
+    assert one.held == set(TERMINALS)
 
 
 async def test_a_reissued_token_is_higher_and_renewed(make: Make) -> None:

@@ -129,7 +129,7 @@ def main() -> int:
     arguments = parser().parse_args()
     try:
         return COMMANDS[arguments.command](Settings.from_environment(), arguments)
-    except FAILURES as failure:
+    except (*FAILURES, OSError) as failure:
         print(f"error: {failure}", file=sys.stderr)  # noqa: T201 - that is what it is for
         return 1
 

@@ -4,7 +4,7 @@ import datetime as dt
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from backup.commands import Commands
 
@@ -40,6 +40,13 @@ class FullBackup:
     size: int
 
 
+class Span(NamedTuple):
+    """When a full backup was made."""
+
+    began: dt.datetime
+    ended: dt.datetime
+
+
 class Barman:
     """Barman's commands for our one server.
 
@@ -68,22 +75,6 @@ class Barman:
         """
         self._run("archive-wal", SERVER, timeout_s=300)
 
-    def create_slot(self) -> None:
-        """Make the server keep what was not received yet, from here on.
-
-        Raises:
-            CommandFailed: Barman failed, or there is one.
-        """
-        self._run("receive-wal", "--create-slot", SERVER)
-
-    def drop_slot(self) -> None:
-        """End that.
-
-        Raises:
-            CommandFailed: Barman failed.
-        """
-        self._run("receive-wal", "--drop-slot", SERVER)
-
     def stop_receiving(self) -> None:
         """End the receiving in good order.
 
@@ -106,9 +97,9 @@ class Barman:
         Raises:
             CommandFailed: Barman failed.
         """
-        for backup_id, status in self._listed():
-            if status not in _COMPLETE:
-                self._run("delete", SERVER, backup_id, timeout_s=300)
+        for one in self._listed():
+            if one["status"] not in _COMPLETE:
+                self._run("delete", SERVER, one["backup_id"], timeout_s=300)
         self._run("backup", "--wait", SERVER, timeout_s=None)
 
     def restore(self, backup: FullBackup, target: Path, *options: str) -> None:
@@ -122,15 +113,19 @@ class Barman:
             timeout_s=None,
         )
 
-    def newest(self) -> FullBackup | None:
-        """The last one that is complete.
+    def newest(self) -> Span | None:
+        """When the last one that is complete was made, to the second.
 
         Raises:
             CommandFailed: Barman failed.
         """
+        complete = [one for one in self._listed() if one["status"] in _COMPLETE]
+        if not complete:
+            return None
+        last = max(complete, key=lambda one: one["backup_id"])
         # Barman names them by their beginning.
-        complete = [one for one, status in self._listed() if status in _COMPLETE]
-        return self._shown(max(complete)) if complete else None
+        began = dt.datetime.strptime(last["backup_id"], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
+        return Span(began, dt.datetime.fromtimestamp(int(last["end_time_timestamp"]), dt.UTC))
 
     def backups(self) -> list[FullBackup]:
         """The complete ones, oldest first.
@@ -138,12 +133,15 @@ class Barman:
         Raises:
             CommandFailed: Barman failed.
         """
-        found = [self._shown(one) for one, status in self._listed() if status in _COMPLETE]
+        complete = [one for one in self._listed() if one["status"] in _COMPLETE]
+        found = [self._shown(one["backup_id"]) for one in complete]
         return sorted(found, key=lambda one: one.ended)
 
-    def _listed(self) -> list[tuple[str, str]]:
-        listed = json.loads(self._run("-f", "json", "list-backups", SERVER))
-        return [(one["backup_id"], one["status"]) for one in listed[SERVER]]
+    def _listed(self) -> list[dict[str, str]]:
+        listed: dict[str, list[dict[str, str]]] = json.loads(
+            self._run("-f", "json", "list-backups", SERVER)
+        )
+        return listed[SERVER]
 
     def _shown(self, backup_id: str) -> FullBackup:
         shown = json.loads(self._run("-f", "json", "show-backup", SERVER, backup_id))[SERVER]

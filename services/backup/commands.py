@@ -63,8 +63,9 @@ class Commands:
         except OSError as error:
             raise CommandFailed(f"{command[0]}: {error.strerror}") from None
         if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
-            raise CommandFailed(f"{' '.join(command[:3])}: {said[-SHOWN:] or done.returncode}")
+            said = (done.stderr.strip() or done.stdout).decode(errors="replace")
+            words = " ".join(said.split())[-SHOWN:] or f"exit code {done.returncode}"
+            raise CommandFailed(f"{Path(command[0]).name}: {words}")
         return done.stdout.decode(errors="replace")
 
 

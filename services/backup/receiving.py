@@ -40,9 +40,12 @@ class Receiving:
         """
         if state.receiving:
             return False
-        kept_from = self._kept_from(state)
         newest = max((path.name[:SEGMENT_NAME] for path in self._segments()), default=None)
-        if newest is None or _follows(newest, kept_from):
+        if newest is None:
+            # It begins where the slot does.
+            return False
+        kept_from = self._kept_from(state)
+        if _follows(newest, kept_from):
             return False
         log.warning("the log received so far ends with %s; it goes on at %s", newest, kept_from)
         left = [path for path in self._segments() if path.name.endswith(_PARTIAL)]
@@ -55,13 +58,11 @@ class Receiving:
         return True
 
     def _kept_from(self, state: ServerState) -> str:
-        if state.slot == "lost":
-            self._barman.drop_slot()
-        if state.slot is None or state.slot == "lost":
-            self._barman.create_slot()
+        if state.kept_from is None or state.slot == "lost":
+            self._server.keep_from_here()
             state = self._server.state()
         if state.kept_from is None:
-            raise RuntimeError("a new slot keeps nothing")
+            raise RuntimeError("a slot that was made to keep the log keeps nothing")
         return state.kept_from
 
     def _put_away(self, path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from backup.barman import HOME, Barman, FullBackup
+from backup.barman import HOME, Barman, Span
 from backup.commands import CommandFailed, Commands
 from backup.files import now
 from backup.key_lists import KeyLists
@@ -29,8 +29,8 @@ STATUS: Final = "status.json"
 FULL_WANTED: Final = "full-backup-wanted"
 """Below the directory of all backups: there until a full one was made."""
 
-RETRY_LOOKS: Final = 5
-"""So many looks after a failed backup comes the next: each reads the whole database."""
+RETRY: Final = dt.timedelta(minutes=10)
+"""After a full backup that failed: the next one reads the whole database again."""
 
 
 class Scheduler:
@@ -48,6 +48,9 @@ class Scheduler:
         self._stop = threading.Event()
         self._fault: Exception | None = None
         self._copied: dt.datetime | None = None
+        self._newest: Span | None = None
+        self._looked = threading.Event()
+        self._rest_until = now()
         (settings.directory / HOME).mkdir(exist_ok=True)
         commands = Commands(settings, login=True)
         self._barman = Barman(commands)
@@ -69,13 +72,13 @@ class Scheduler:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
-        chores: list[tuple[Callable[[], None], float, float]] = [
-            (self.look, self._settings.look_s, self._settings.look_s),
-            (self.full, self._settings.look_s, self._settings.look_s * RETRY_LOOKS),
-            (self.snapshot, self._settings.look_s, self._settings.look_s),
+        chores: list[tuple[Callable[[], None], float]] = [
+            (self.look, self._settings.look_s),
+            (self.full, self._settings.look_s),
+            (self.snapshot, self._settings.look_s),
         ]
         if self._remote is not None:
-            chores.append((self.copy, self._settings.copy_s, self._settings.copy_s))
+            chores.append((self.copy, self._settings.copy_s))
         for chore in chores:
             # Not waited for at the end: a full backup may take an hour.
             threading.Thread(target=self._repeat, args=chore, daemon=True).start()
@@ -103,20 +106,24 @@ class Scheduler:
             self._write_status(state)
 
     def full(self) -> None:
-        """Make a full backup if one is due.
+        """Make a full backup if one is due, by what the last look has found.
 
         Raises:
             CommandFailed: Barman failed.
         """
-        wanted = self._settings.directory / FULL_WANTED
-        newest = self._barman.newest()
-        if not (wanted.exists() or full_due(newest, now(), self._settings.hour)):
+        if not self._looked.is_set():
             return
-        if not self._server.state().receiving:
-            # Without the log from its beginning it would be worth nothing.
+        wanted = self._settings.directory / FULL_WANTED
+        if not (wanted.exists() or full_due(self._newest, now(), self._settings.hour)):
+            return
+        # Without the log from its beginning it would be worth nothing.
+        if now() < self._rest_until or not self._server.state().receiving:
             return
         log.info("full backup: begins")
+        self._rest_until = now() + RETRY
         self._barman.back_up()
+        self._newest = self._barman.newest()
+        self._rest_until = now()
         wanted.unlink(missing_ok=True)
         self._keys.record(self._server.key_ids(), now())
         log.info("full backup: done")
@@ -129,7 +136,9 @@ class Scheduler:
         """
         at = now()
         newest = self._snapshots.newest()
-        if newest is not None and (at - newest[0]).total_seconds() < self._settings.snapshot_s:
+        # Rather a look too early than one too late.
+        pause_s = self._settings.snapshot_s - self._settings.look_s
+        if newest is not None and (at - newest[0]).total_seconds() < pause_s:
             return
         path = self._snapshots.take(at)
         log.info("snapshot of Redis: %s, %.1f MB", path.name, path.stat().st_size / 1e6)
@@ -157,25 +166,26 @@ class Scheduler:
             (self._settings.directory / FULL_WANTED).touch()
 
     def _write_status(self, state: ServerState | None) -> None:
-        full, snapshot = self._barman.newest(), self._snapshots.newest()
+        self._newest = self._barman.newest()
+        self._looked.set()
+        snapshot = self._snapshots.newest()
         Status(
             looked=now(),
             receiving=state is not None and state.receiving,
-            full=None if full is None else full.ended,
+            full=None if self._newest is None else self._newest.ended,
             snapshot=None if snapshot is None else snapshot[0],
             copied=self._copied,
         ).write(self._settings.private / STATUS)
 
-    def _repeat(self, work: Callable[[], None], pause_s: float, retry_s: float) -> None:
+    def _repeat(self, work: Callable[[], None], pause_s: float) -> None:
         """Work and pause, until the stop; what others fail at is told, and tried again."""
         pause = 0.0
         while not self._stop.wait(pause):
+            pause = pause_s
             try:
                 work()
-                pause = pause_s
             except CommandFailed as failed:
                 log.error("%s: %s", work.__name__, failed)  # noqa: TRY400 - the program has said it
-                pause = retry_s
             except Exception as fault:
                 # Ends everything: the container begins anew, and does not fall silent.
                 self._fault = fault
@@ -183,7 +193,7 @@ class Scheduler:
                 raise
 
 
-def full_due(newest: FullBackup | None, at: dt.datetime, hour: int) -> bool:
+def full_due(newest: Span | None, at: dt.datetime, hour: int) -> bool:
     """Whether the day's full backup has not been begun, or there is none at all."""
     day = at.replace(hour=hour, minute=0, second=0, microsecond=0)
     last_hour = day if day <= at else day - dt.timedelta(days=1)

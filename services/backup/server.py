@@ -19,7 +19,8 @@ class ServerState:
         receiving: Whether its log is being received, and without pause.
         slot: `reserved` while it keeps what was not received; None without a slot, `lost` if it
             kept as much as it may.
-        kept_from: Segment of the log from which on it keeps all; None without a slot.
+        kept_from: Segment of the log from which on it keeps all; None without a slot, or before
+            that is used.
     """
 
     timeline: int
@@ -47,6 +48,15 @@ class Server:
             int(identity[1]), bool(found["receiving"]), found["slot"], found["kept_from"]
         )
 
+    def keep_from_here(self) -> None:
+        """Have it keep what is not received, from now on.
+
+        Raises:
+            CommandFailed: It does not answer, or has the old slot in use.
+        """
+        self._ask(_DROP_SLOT)
+        self._ask(f"SELECT pg_create_physical_replication_slot('{SLOT}', true)")
+
     def key_ids(self) -> list[str]:
         """Which keys of the vault rows are under, sorted.
 
@@ -65,6 +75,11 @@ KEY_IDS: Final = (
     "SELECT coalesce(json_agg(DISTINCT encryption_key_id ORDER BY encryption_key_id), '[]')"
     " FROM accounts"
 )
+
+_DROP_SLOT: Final = f"""
+    SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+    WHERE slot_name = '{SLOT}'
+"""  # noqa: S608 - a constant
 
 _STATE: Final = f"""
     SELECT json_build_object(

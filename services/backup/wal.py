@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 from backup.barman import STREAMING, WALS
 
@@ -50,10 +50,9 @@ class ReceivedLog:
         """What PostgreSQL wrote down of a timeline's ancestors; None if that was not received."""
         name = f"{timeline:08X}.history"
         for directory in (self._wals, self._streaming):
-            try:
-                return (directory / name).read_text(encoding="utf-8")
-            except FileNotFoundError:
-                continue
+            if (directory / name).exists():
+                with _opened(directory / name) as file:
+                    return file.read().decode()
         return None
 
     def _newest_first(self, timeline: int) -> Iterator[Path]:
@@ -75,7 +74,8 @@ class ReceivedLog:
         with tempfile.TemporaryDirectory() as directory:
             # The program wants it plain, and known by its name.
             plain = Path(directory) / path.name[:SEGMENT_NAME]
-            _expand(path, plain)
+            with _opened(path) as source, plain.open("wb") as target:
+                shutil.copyfileobj(source, target)
             # At the end of what was written it fails; nothing else can be wrong with these options.
             done = subprocess.run(  # noqa: S603 - ours
                 ["pg_waldump", "--rmgr=Transaction", str(plain)],  # noqa: S607 - in the image
@@ -90,12 +90,8 @@ class ReceivedLog:
         ]
 
 
-def _expand(path: Path, plain: Path) -> None:
-    with path.open("rb") as source, plain.open("wb") as target:
-        packed = source.read(2) == _GZIP
-        source.seek(0)
-        if packed:
-            with gzip.open(source) as unpacked:
-                shutil.copyfileobj(unpacked, target)
-        else:
-            shutil.copyfileobj(source, target)
+def _opened(path: Path) -> BinaryIO:
+    """A file as it was before it was archived."""
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    return cast("BinaryIO", gzip.open(path)) if packed else path.open("rb")

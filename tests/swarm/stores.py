@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,41 @@ class Stores:
             command=("/usr/local/etc/redis/redis.conf",),
         )
 
+    def backup(self, image: str, *options: str) -> str:
+        """Start the backup, in a hurry; its container's name."""
+        hurry = {"LOOK_S": 2, "SNAPSHOT_S": 6}
+        return self.run(
+            "backup",
+            image,
+            *("--init", "--volume", f"{self.volume('backups')}:/backups"),
+            *("--health-interval", "1s", "--stop-timeout", "30"),
+            *(part for name, value in hurry.items() for part in ("--env", f"{name}={value}")),
+            *options,
+        )
+
+    def one_off(
+        self, image: str, *command: str, volumes: Mapping[str, str], options: Sequence[str] = ()
+    ) -> tuple[int, str]:
+        """Run a command of the backup to its end, as a job of its own; exit code and output.
+
+        Args:
+            image: Of the backup.
+            command: What it does.
+            volumes: Where it has which; that of the backups goes without saying.
+            options: Of the container.
+        """
+        mounts = {"/backups": "backups"} | {place: name for name, place in volumes.items()}
+        mounted = [
+            part
+            for place, name in mounts.items()
+            for part in ("--volume", f"{self.volume(name)}:{place}")
+        ]
+        container = self.run("job", image, "--init", *mounted, *options, command=command)
+        try:
+            return self.ended(container), self.log(container)
+        finally:
+            self.remove(container)
+
     def redis_url(self, user: str) -> str:
         """The running Redis as one of its users."""
         given = self.redis_passwords.get(user)
@@ -190,6 +225,12 @@ class Stores:
                 await connection.close()
 
         return asyncio.run(run())
+
+    def inside(self, statement: str) -> str:
+        """What a statement gives the superuser, who comes by no network."""
+        return self.docker(
+            *("exec", f"{self.name}-postgres", "psql", "-qAt", "--dbname=mt5", "-c", statement)
+        )
 
     def close(self) -> None:
         """Remove everything that has our label."""

@@ -216,7 +216,7 @@ async def test_a_terminal_taken_by_another_is_dropped(make: Make, admin: Redis) 
 
 
 async def test_who_comes_first_to_an_emptied_redis_takes_nothing_of_the_others(
-    make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    make: Make, admin: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = make("a"), make("b")
     # Rounds are run by hand: no time passes between them.
@@ -230,12 +230,12 @@ async def test_who_comes_first_to_an_emptied_redis_takes_nothing_of_the_others(
     for each in (one, two):
         await each.keeper.round()
     monkeypatch.setattr(lease_keeper, "_RETURN_ROUNDS", 1e9)
-    await redis.flushall()
+    await admin.flushall()
     for each in (one, one, two, one, two):
         await each.keeper.round()
     assert (dict(one.keeper.held), dict(two.keeper.held)) == held
     # One of them does not come back, and that is known after a while.
-    await redis.flushall()
+    await admin.flushall()
     await one.keeper.round()
     monkeypatch.setattr(lease_keeper, "_RETURN_ROUNDS", -1)
     await one.keeper.round()

@@ -26,7 +26,8 @@ async def door(redis_url: str) -> AsyncIterator[Door]:
 
 
 def named(door: Door, redis_url: str) -> str:
-    return f"redis://:{urlsplit(redis_url).password}@{NAME}:{door.port}/0"
+    there = urlsplit(redis_url)
+    return f"redis://{there.username}:{there.password}@{NAME}:{door.port}/0"
 
 
 async def test_a_redis_inside_is_spoken_to_at_the_address_that_was_looked_at(
@@ -35,7 +36,7 @@ async def test_a_redis_inside_is_spoken_to_at_the_address_that_was_looked_at(
     # The first is no answer for us, the second is.
     dns.names[NAME] = ["203.0.113.9", HERE]
     redis = open_redis(named(door, redis_url), Networks(INSIDE))
-    store = LeaseStore(redis, Keys())
+    store = LeaseStore(redis, Keys("mt5:test"))
     assert await store.acquire("t-1", "api-1") is not None
     assert await store.replicas("api") == ()
     # Had the name been looked up once more to connect, somebody could answer otherwise then.
@@ -46,7 +47,7 @@ async def test_a_redis_inside_is_spoken_to_at_the_address_that_was_looked_at(
 async def test_a_redis_outside_is_not_connected_to(dns: Dns, door: Door, redis_url: str) -> None:
     redis = open_redis(named(door, redis_url), Networks(ELSEWHERE))
     with pytest.raises(StateUnavailable, match="redis resolves outside the permitted networks"):
-        await RedisProbe(redis, Keys()).ping()
+        await RedisProbe(redis, Keys("mt5:test")).ping()
     assert NAME in dns.asked
     assert not door.come
     await redis.aclose()
@@ -56,7 +57,7 @@ async def test_every_connection_looks_the_name_up_anew(
     dns: Dns, door: Door, redis_url: str
 ) -> None:
     redis = open_redis(named(door, redis_url), Networks(INSIDE))
-    probe = RedisProbe(redis, Keys())
+    probe = RedisProbe(redis, Keys("mt5:test"))
     await probe.ping()
     dns.names[NAME] = ["203.0.113.9"]
     # Whoever is connected stays so.
@@ -75,7 +76,7 @@ async def test_every_connection_looks_the_name_up_anew(
 
 async def test_a_redis_behind_a_unix_socket_is_of_no_network(redis_url: str) -> None:
     redis = open_redis(redis_url, Networks(ELSEWHERE))
-    await RedisProbe(redis, Keys()).ping()
+    await RedisProbe(redis, Keys("mt5:test")).ping()
     await redis.aclose()
 
 

@@ -134,6 +134,24 @@ def test_two_terminals_are_read_from_outside_and_stop_when_told(key: str) -> Non
     assert state(container)["ExitCode"] == 0
 
 
+def test_a_container_that_is_stopped_waits_for_its_clients(key: str) -> None:
+    container = start(key, "--publish", "127.0.0.1::8001")
+    with terminal(container) as mt5:
+        docker("kill", "--signal", "TERM", container)
+        until("draining", lambda: "draining" in docker("exec", container, "terminal-sim", "status"))
+        assert mt5.account_info().login == LOGIN
+    until("an end", lambda: state(container)["Status"] == "exited")
+    assert state(container)["ExitCode"] == 0
+    assert "every client has left" in docker("logs", container)
+    # A second signal waits for nobody.
+    container = start(key, "--publish", "127.0.0.1::8001")
+    with terminal(container):
+        for _ in range(2):
+            docker("kill", "--signal", "TERM", container)
+        until("an end", lambda: state(container)["Status"] == "exited")
+    assert state(container)["ExitCode"] == 0
+
+
 def test_a_terminal_that_freezes_makes_its_container_unhealthy(key: str) -> None:
     container = start(key, "--health-timeout", "8s", "--health-retries", "1")
     docker("exec", container, "terminal-sim", "fault", "freeze", "--terminal", "1", "hold_s=300")

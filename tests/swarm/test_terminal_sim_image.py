@@ -120,6 +120,24 @@ def test_two_terminals_are_read_from_outside_and_stop_when_told(docker: Docker, 
     assert state(docker, container)["ExitCode"] == 0
 
 
+def test_a_container_that_is_stopped_waits_for_its_clients(docker: Docker, key: str) -> None:
+    container = start(docker, key, "--publish", "127.0.0.1::8001")
+    with terminal(docker, container) as mt5:
+        docker("kill", "--signal", "TERM", container)
+        until("draining", lambda: "draining" in docker("exec", container, "terminal-sim", "status"))
+        assert mt5.account_info().login == LOGIN
+    until("an end", lambda: state(docker, container)["Status"] == "exited")
+    assert state(docker, container)["ExitCode"] == 0
+    assert "every client has left" in docker.both("logs", container)
+    # A second signal waits for nobody.
+    container = start(docker, key, "--publish", "127.0.0.1::8001")
+    with terminal(docker, container):
+        for _ in range(2):
+            docker("kill", "--signal", "TERM", container)
+        until("an end", lambda: state(docker, container)["Status"] == "exited")
+    assert state(docker, container)["ExitCode"] == 0
+
+
 def test_a_terminal_that_freezes_makes_its_container_unhealthy(docker: Docker, key: str) -> None:
     container = start(docker, key, "--health-timeout", "8s", "--health-retries", "1")
     docker("exec", container, "terminal-sim", "fault", "freeze", "--terminal", "1", "hold_s=300")

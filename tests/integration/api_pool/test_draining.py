@@ -30,6 +30,7 @@ def cluster(postgres: RoleDsns, tmp_path_factory: pytest.TempPathFactory) -> Ite
         accounts=6,
         # So long that turns wait for logins of other accounts, and not too long for one terminal.
         login_seconds=0.1,
+        environment={"CONNECTS_PER_MINUTE": "100000"},
         containers=tuple(Contained(name, "api") for name in NAMES),
     )
     with running_cluster(plan, Path(tmp_path_factory.mktemp("cluster")), dsns=postgres) as running:

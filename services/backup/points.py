@@ -6,6 +6,7 @@ from typing import Protocol
 
 from backup.barman import FullBackup
 from backup.timelines import HistoryMissing, Period, Timelines
+from backup.wal import End
 
 
 class NotPossible(Exception):
@@ -15,8 +16,8 @@ class NotPossible(Exception):
 class Log(Protocol):
     """The write-ahead log that was received."""
 
-    def last_commit(self, timeline: int, /) -> dt.datetime | None:
-        """When the last transaction of a timeline ended; None if there is none."""
+    def last_end(self, timeline: int, /) -> End | None:
+        """The last end of a transaction on a timeline; None if none was received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,14 @@ class Plan:
         to: The time.
         backup: The full backup to begin with.
         timeline: Whose log is followed.
-        whole: To the end of it: nothing was committed between that and the time.
+        last: Where in the log its last transaction ended, if the time is that of its end: no later
+            one would tell the server that it has arrived.
     """
 
     to: dt.datetime
     backup: FullBackup
     timeline: int
-    whole: bool
+    last: str | None
 
 
 class Points:
@@ -57,11 +59,11 @@ class Points:
 
     @property
     def latest(self) -> dt.datetime | None:
-        """The last commit that was received, or when the cluster was last seen to begin anew."""
+        """When the last transaction ended that was received of the cluster as it is now."""
         if not self.backups:
             return None
-        period = self._period(dt.datetime.max.replace(tzinfo=dt.UTC))
-        return max(filter(None, (self._log.last_commit(period.timeline), period.since)))
+        end = self._log.last_end(self._period(dt.datetime.max.replace(tzinfo=dt.UTC)).timeline)
+        return None if end is None else end.at
 
     def plan(self, to: dt.datetime, now: dt.datetime) -> Plan:
         """How to come to the state that the database had at a time.
@@ -71,14 +73,25 @@ class Points:
         """
         if to > now:
             raise NotPossible(f"{shown(to)} is in the future. {self._range()}")
-        period = self._period(to)
-        backup = self._base(to, period.timeline)
-        last = self._log.last_commit(period.timeline)
-        if period.until is None and to > max(filter(None, (last, period.since))):
+        timeline = self._period(to).timeline
+        backup = self._base(to, timeline)
+        end = self._log.last_end(timeline)
+        if end is None or to > end.at:
+            # What came after that nobody knows, even if the cluster has gone another way since.
+            reach = "nothing" if end is None else f"only what was until {shown(end.at)}"
             raise NotPossible(
-                f"the log that was received does not reach {shown(to)}. {self._range()}"
+                f"of the way that the cluster was on at {shown(to)}, {reach} was received."
+                f" {self._range()}"
             )
-        return Plan(to, backup, period.timeline, whole=last is None or to >= last)
+        return Plan(to, backup, timeline, end.lsn if to == end.at else None)
+
+    def table(self) -> str:
+        """The full backups, and the times that can be restored."""
+        lines = [f"{'full backup':<18}{'ended':<30}{'timeline':>8}{'MB':>10}"]
+        for one in self.backups:
+            size = f"{one.size / 1e6:.1f}"
+            lines.append(f"{one.backup_id:<18}{shown(one.ended):<30}{one.timeline:>8}{size:>10}")
+        return "\n".join([*lines, "", f"{self._range()}."])
 
     def _period(self, time: dt.datetime) -> Period:
         period = self._timelines.at(time)
@@ -96,26 +109,18 @@ class Points:
         except HistoryMissing as missing:
             raise NotPossible(str(missing)) from None
         for backup in reversed(self.backups):
-            on_the_way = backup.timeline == timeline or backup.end_lsn <= left.get(
-                backup.timeline, -1
-            )
-            if on_the_way and backup.ended <= to:
+            leads_on = backup.end_lsn <= left.get(backup.timeline, -1)
+            if backup.ended <= to and (backup.timeline == timeline or leads_on):
                 return backup
         raise NotPossible(f"there is no full backup before {shown(to)}. {self._range()}")
 
     def _range(self) -> str:
         earliest, latest = self.earliest, self.latest
-        if earliest is None or latest is None:
+        if earliest is None:
             return "There is no full backup"
+        if latest is None:
+            return f"Nothing was received since the last restore; before it, from {shown(earliest)}"
         return f"Times from {shown(earliest)} to {shown(latest)} can be restored"
-
-    def table(self) -> str:
-        """The full backups, and the times that can be restored."""
-        lines = [f"{'full backup':<18}{'ended':<30}{'timeline':>8}{'MB':>10}"]
-        for one in self.backups:
-            size = f"{one.size / 1e6:.1f}"
-            lines.append(f"{one.backup_id:<18}{shown(one.ended):<30}{one.timeline:>8}{size:>10}")
-        return "\n".join([*lines, "", self._range() + "."])
 
 
 def shown(time: dt.datetime) -> str:

@@ -25,6 +25,7 @@ _UNFINISHED: Final = "restoring-"
 _OF_RECOVERY: Final = (
     "restore_command",
     "recovery_target_time",
+    "recovery_target_lsn",
     "recovery_target_timeline",
     "recovery_target_action",
 )
@@ -107,10 +108,13 @@ class Restore:
     def _recover(self, plan: Plan, new: Path, ring: set[str]) -> int:
         """Bring a new directory to the time; its timeline."""
         log.info("from the full backup %s of %s", plan.backup.backup_id, shown(plan.backup.ended))
-        target = [f"--target-tli={plan.timeline}"]
-        if not plan.whole:
-            target += [f"--target-time={shown(plan.to)}", "--target-action=promote"]
-        self._barman.restore(plan.backup, new, *target)
+        target = f"--target-time={shown(plan.to)}"
+        if plan.last is not None:
+            target = f"--target-lsn={plan.last}"
+        self._barman.restore(
+            *(plan.backup, new, f"--target-tli={plan.timeline}", target),
+            "--target-action=promote",
+        )
         recovery = Recovery(self._commands, new, self._settings.private)
         with recovery.running():
             recovery.ask("CHECKPOINT")

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, NamedTuple, cast
 
 from backup.barman import STREAMING, WALS
 
@@ -19,11 +19,18 @@ SEGMENT_NAME: Final = 24
 """Timeline, and twice eight hexadecimal digits of the position; what is incomplete has a suffix."""
 
 _SEGMENT: Final = re.compile(r"[0-9A-F]{24}(\.partial)?")
-_COMMIT: Final = re.compile(
-    r"desc: (?:COMMIT|ABORT)(?:_PREPARED)? (?:\S+: )?"
+_END: Final = re.compile(
+    r"lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: (?:COMMIT|ABORT)(?:_PREPARED)? (?:\S+: )?"
     r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC"
 )
 _GZIP: Final = b"\x1f\x8b"
+
+
+class End(NamedTuple):
+    """The end of a transaction: when it was, and where in the log (LSN)."""
+
+    at: dt.datetime
+    lsn: str
 
 
 class ReceivedLog:
@@ -39,11 +46,11 @@ class ReceivedLog:
         self._streaming = directory / STREAMING
         self._environment = {**environment, "TZ": "UTC"}
 
-    def last_commit(self, timeline: int) -> dt.datetime | None:
-        """When the last transaction of a timeline ended, as far as its log was received."""
+    def last_end(self, timeline: int) -> End | None:
+        """The last end of a transaction on a timeline, as far as its log was received."""
         for _, path in zip(range(MOST_SEGMENTS), self._newest_first(timeline), strict=False):
-            if times := self._commits(path):
-                return max(times)
+            if ends := self._ends(path):
+                return ends[-1]
         return None
 
     def history(self, timeline: int) -> str | None:
@@ -68,7 +75,7 @@ class ReceivedLog:
         ours.sort(key=lambda path: path.name[:SEGMENT_NAME], reverse=True)
         yield from ours
 
-    def _commits(self, path: Path) -> list[dt.datetime]:
+    def _ends(self, path: Path) -> list[End]:
         if path.stat().st_size == 0:
             return []
         with tempfile.TemporaryDirectory() as directory:
@@ -85,8 +92,8 @@ class ReceivedLog:
                 check=False,
             )
         return [
-            dt.datetime.fromisoformat(found).replace(tzinfo=dt.UTC)
-            for found in _COMMIT.findall(done.stdout.decode(errors="replace"))
+            End(dt.datetime.fromisoformat(at).replace(tzinfo=dt.UTC), lsn)
+            for lsn, at in _END.findall(done.stdout.decode(errors="replace"))
         ]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from backup.barman import FullBackup, lsn
 from backup.points import NotPossible, Points, shown
 from backup.timelines import Timelines
+from backup.wal import End
 
 START = dt.datetime(2026, 11, 29, tzinfo=dt.UTC)
 NOW = START + dt.timedelta(days=2)
@@ -32,8 +33,9 @@ class Log:
     def __init__(self, last: dict[int, float]) -> None:
         self.last = last
 
-    def last_commit(self, timeline: int) -> dt.datetime | None:
-        return at(self.last[timeline]) if timeline in self.last else None
+    def last_end(self, timeline: int) -> End | None:
+        last = self.last.get(timeline)
+        return None if last is None else End(at(last), f"0/{last:g}")
 
 
 def points(
@@ -52,7 +54,7 @@ def points(
 def test_the_newest_full_backup_before_the_time_is_taken(tmp_path: Path) -> None:
     some = points(tmp_path, [full(10), full(20), full(30)], {1: 40})
     plan = some.plan(at(25), NOW)
-    assert (plan.backup.backup_id, plan.timeline, plan.whole) == ("b20", 1, False)
+    assert (plan.backup.backup_id, plan.timeline, plan.last) == ("b20", 1, None)
     # At its very end it is consistent, and not before.
     assert some.plan(at(30), NOW).backup.backup_id == "b30"
     assert some.plan(at(29.99), NOW).backup.backup_id == "b20"
@@ -60,9 +62,9 @@ def test_the_newest_full_backup_before_the_time_is_taken(tmp_path: Path) -> None
 
 def test_the_last_commit_can_be_restored_and_nothing_after_it(tmp_path: Path) -> None:
     some = points(tmp_path, [full(10)], {1: 40})
-    assert some.plan(at(40), NOW).whole
-    assert not some.plan(at(39.99), NOW).whole
-    with pytest.raises(NotPossible, match=r"does not reach 2026-11-29T00:41.*to 2026-11-29T00:40"):
+    assert some.plan(at(40), NOW).last == "0/40"
+    assert some.plan(at(39.99), NOW).last is None
+    with pytest.raises(NotPossible, match=r"at 2026-11-29T00:41.*only what was until.*T00:40"):
         some.plan(at(41), NOW)
 
 
@@ -83,27 +85,33 @@ def test_a_time_is_restored_as_it_was_then(tmp_path: Path) -> None:
     backups = [full(10), full(40), full(60, 2, 35), full(80, 2, 75)]
     some = points(tmp_path, backups, {1: 49, 2: 89, 3: 95}, (50, 30), (90, 70))
     found = {
-        minutes: (plan.backup.backup_id, plan.timeline, plan.whole)
-        for minutes in (20, 45, 49.5, 52, 65, 85, 89.5, 92)
+        minutes: (plan.backup.backup_id, plan.timeline, plan.last)
+        for minutes in (20, 45, 49, 52, 65, 85, 89, 92)
         for plan in [some.plan(at(minutes), NOW)]
     }
     assert found == {
-        20: ("b10", 1, False),
-        45: ("b40", 1, False),  # what was given up at 50 is there still
-        49.5: ("b40", 1, True),
-        52: ("b10", 2, False),  # b40 is of what was given up
-        65: ("b60", 2, False),
-        85: ("b80", 2, False),
-        89.5: ("b80", 2, True),
-        92: ("b60", 3, False),  # b80 is of what was given up
+        20: ("b10", 1, None),
+        45: ("b40", 1, None),  # what was given up at 50 is there still
+        49: ("b40", 1, "0/49"),
+        52: ("b10", 2, None),  # b40 is of what was given up
+        65: ("b60", 2, None),
+        85: ("b80", 2, None),
+        89: ("b80", 2, "0/89"),
+        92: ("b60", 3, None),  # b80 is of what was given up
     }
+    # What came after the last that was received of a course is not known, now as little as then.
+    for minutes, last in ((49.5, "T00:49"), (89.5, "T01:29")):
+        with pytest.raises(NotPossible, match=f"only what was until 2026-11-29{last}"):
+            some.plan(at(minutes), NOW)
 
 
-def test_a_timeline_without_a_commit_is_as_it_began(tmp_path: Path) -> None:
+def test_of_a_course_of_which_nothing_was_received_nothing_is_known(tmp_path: Path) -> None:
     some = points(tmp_path, [full(10)], {1: 49}, (50, 30))
-    assert some.latest == at(50)
-    plan = some.plan(at(50), NOW)
-    assert (plan.timeline, plan.whole) == (2, True)
+    assert some.latest is None
+    with pytest.raises(NotPossible, match=r"nothing was received.*since the last restore"):
+        some.plan(at(50), NOW)
+    assert some.plan(at(49), NOW).timeline == 1
+    assert "Nothing was received since" in some.table()
 
 
 def test_a_timeline_of_unknown_descent_is_not_guessed(tmp_path: Path) -> None:
@@ -118,7 +126,7 @@ def test_the_table_can_be_given_back(tmp_path: Path) -> None:
     table = some.table()
     assert [line.split()[0] for line in table.splitlines()[1:3]] == ["b10", "b20"]
     latest = table.split(" can be")[0].split()[-1]
-    assert some.plan(dt.datetime.fromisoformat(latest), NOW).whole
+    assert some.plan(dt.datetime.fromisoformat(latest), NOW).last == "0/40.5"
 
 
 @given(

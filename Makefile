@@ -75,6 +75,14 @@ scale: $(RUN_STAMP) ## Scale a pool with its terminals: SERVICE=api-pool N=5
 logs: $(RUN_STAMP) ## Logs of the Swarm's services: SERVICE=api-pool ARGS=--follow
 	@$(DEPLOY) logs --stack $(STACK) $(SERVICE) $(ARGS)
 
+.PHONY: backups
+backups: $(RUN_STAMP) ## To which times the Swarm's database can be restored
+	@$(DEPLOY) backups --stack $(STACK) $(SIMULATED) $(NAMED)
+
+.PHONY: restore
+restore: $(RUN_STAMP) ## Bring the Swarm's database back: TO=2026-11-29T22:15:00Z
+	@$(DEPLOY) restore --stack $(STACK) $(SIMULATED) $(NAMED) $(TO)
+
 .PHONY: sizes
 sizes: $(RUN_STAMP) ## Write docs/sizes.md: what the Swarm stack reserves
 	@$(DEPLOY) sizes

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from swarm_stack import scaling
 from swarm_stack.certificates import CertificateInvalid, read_certificate, self_signed
+from swarm_stack.convergence import NotConverged
 from swarm_stack.deployment import FILE as DEPLOYMENT_FILE
 from swarm_stack.deployment import Deployment, DeploymentInvalid, read_deployment
 from swarm_stack.engine import Engine, EngineFailed
@@ -20,6 +21,7 @@ from swarm_stack.observed import services_of, stack_is_gone
 from swarm_stack.offline_copy import CopyUnreadable, read_copy, write_copy
 from swarm_stack.removal import remove_stack
 from swarm_stack.resources import sizes_page
+from swarm_stack.restoring import Restorer, RestoreRefused
 from swarm_stack.secret_groups import made
 from swarm_stack.sizes import Sizes
 from swarm_stack.stack import MAIN_FILE, PATIENCE_S, Deployer, DeployFailed, DeployRefused, Plan
@@ -38,7 +40,9 @@ FAILURES: Final = (
     DeploymentInvalid,
     EngineFailed,
     JobFailed,
+    NotConverged,
     OSError,
+    RestoreRefused,
     SecretsMissing,
     ValueError,
     scaling.ScaleLate,
@@ -236,6 +240,34 @@ def certs(  # noqa: PLR0913, PLR0917 - options of a command
 
 
 @app.command()
+def backups(
+    stack: Stack = "mt5",
+    sim: Simulated = False,
+    domain: Domain = None,
+    settings: Settings = DEPLOYMENT_FILE,
+) -> None:
+    """Show to which times the database can be restored."""
+    with _told():
+        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        _say(_restorer(stack, deployment, sim=sim).backups())
+
+
+@app.command()
+def restore(
+    to: Annotated[str, typer.Argument(help="A time with its zone: 2026-11-29T22:15:00Z.")],
+    stack: Stack = "mt5",
+    sim: Simulated = False,
+    domain: Domain = None,
+    settings: Settings = DEPLOYMENT_FILE,
+) -> None:
+    """Bring the database back to a time. Nothing answers meanwhile; Redis begins empty."""
+    with _told():
+        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        _restorer(stack, deployment, sim=sim).restore(to)
+        _say(f"{stack} runs with the database of {to}")
+
+
+@app.command()
 def sizes() -> None:
     """Write what is made from config/stack.toml: nginx.conf's slots, and docs/sizes.md."""
     with _told():
@@ -271,6 +303,11 @@ def undeploy(
 def _deployer(stack: str, deployment: Deployment, *, sim: bool) -> Deployer:
     plan = Plan(stack=stack, deployment=deployment, sizes=Sizes.read(), simulated=sim)
     return Deployer(_engine(), plan, _say)
+
+
+def _restorer(stack: str, deployment: Deployment, *, sim: bool) -> Restorer:
+    plan = Plan(stack=stack, deployment=deployment, sizes=Sizes.read(), simulated=sim)
+    return Restorer(_engine(), plan, _say)
 
 
 def _engine() -> Engine:

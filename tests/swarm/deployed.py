@@ -1,7 +1,9 @@
 """The stack under test: deployed by the same commands that an operator has."""
 
+import datetime as dt
 import json
 import os
+import re
 import secrets
 import signal
 import ssl
@@ -139,6 +141,11 @@ class Deployed:
         """`docker service scale`, as an operator types it, and nothing else."""
         wanted = [f"{STACK}_{name.replace('_', '-')}={count}" for name, count in counts.items()]
         self.docker("service", "scale", "--detach", *wanted)
+
+    def restorable_to(self) -> dt.datetime:
+        """The last instant that `make backups` names."""
+        found = re.findall(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)", self.make("backups"))
+        return max(map(dt.datetime.fromisoformat, found))
 
     # -- what runs -------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ published port. Nothing here asserts how long something takes, but for what the 
 """
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -196,6 +197,36 @@ def test_deploying_again_changes_nothing_and_keeps_counts(
     assert len(stack.containers("mt5-api")) == 3
     assert "exactly one replica" in stack.make("scale", "SERVICE=redis", "N=2", fails=True)
     assert "request" in stack.make("logs", "SERVICE=api-pool")
+
+
+def test_the_database_is_restored_to_a_time_after_the_last_full_backup(
+    stack: Deployed, api_key: str, figures: Figures
+) -> None:
+    kept, later = stack.accounts["account-11"], stack.accounts["account-12"]
+    with stack.client(api_key) as client:
+        for account in (kept, later):
+            headers = stack.headers(account, api_key)
+            client.delete(f"/api/mt5/account/{account.account_id}", headers=headers)
+        answer = client.post("/api/mt5/connect", json=kept.connect_body())
+        assert answer.status_code == httpx.codes.OK, answer.text
+        at = dt.datetime.now(dt.UTC)
+        answer = client.post("/api/mt5/connect", json=later.connect_body())
+        assert answer.status_code == httpx.codes.OK, answer.text
+    wait_for(lambda: stack.restorable_to() > at, "the log of that time has not been received", 120)
+    with figures.timed("restore of the database, until everything runs again"):
+        stack.make("restore", f"TO={at.isoformat(timespec='milliseconds')}")
+    with stack.client(api_key) as client:
+        for account, expected in ((kept, 200), (later, 404)):
+            headers = stack.headers(account, api_key)
+            url = f"/api/mt5/account/{account.account_id}"
+            assert client.get(url, headers=headers).status_code == expected
+        read = client.get(
+            f"/api/mt5/account/{kept.account_id}/info",
+            params={"fresh": "1"},
+            headers=stack.headers(kept, api_key),
+        )
+        assert read.status_code == httpx.codes.OK, read.text
+        assert read.json()["account"]["login"] == kept.login
 
 
 def test_everything_is_scraped(stack: Deployed) -> None:

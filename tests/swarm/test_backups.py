@@ -23,6 +23,13 @@ DATA = {"postgres": "/var/lib/postgresql"}
 LISTING = ("restore", "--list")
 HEALTH = ("python3", "-m", "backup", "health")
 STATUS = "/tmp/backup/status.json"
+LAST_END = """
+import os, sys
+from pathlib import Path
+from backup.wal import ReceivedLog
+end = ReceivedLog(Path("/backups"), os.environ).last_end(int(sys.argv[1]))
+print(end.at.isoformat() if end else "")
+"""
 SEALED = "repeat('s', 60)::bytea"
 S3 = Base(
     "mt5-swarm-test/s3:1",
@@ -76,14 +83,16 @@ class Site:
 
     def received(self) -> None:
         """Wait until the backup has what was added last."""
-        until("received", lambda: self.latest() > self.before)
+        timeline = self.made.inside("SELECT timeline_id FROM pg_control_checkpoint()")
+
+        def last() -> str:
+            return self.made.docker("exec", self.backup, "python3", "-c", LAST_END, timeline)
+
+        until("received", lambda: last() > self.before.isoformat())
 
     def latest(self) -> dt.datetime:
         """The last time that can be restored, as it is listed."""
-        listed = self.made.docker("exec", self.backup, "python3", "-m", "backup", *LISTING)
-        if "Nothing was received" in listed:
-            return dt.datetime.min.replace(tzinfo=dt.UTC)
-        return dt.datetime.fromisoformat(listed.split(" can be")[0].split()[-1])
+        return dt.datetime.fromisoformat(self.listed().split(" can be")[0].split()[-1])
 
     def job(self, *command: str, **volumes: str) -> tuple[int, str]:
         return self.made.one_off(self.images[1], *command, volumes=volumes or DATA)
@@ -119,9 +128,12 @@ class Site:
 
     def again(self) -> None:
         """Start Postgres after a restore, until there is a full backup of where it is now."""
+        before = self.fulls()
         self.start_postgres()
-        timeline = int(self.made.inside("SELECT timeline_id FROM pg_control_checkpoint()"))
-        until("a new full backup", lambda: timeline in self.timelines())
+        until("a new full backup", lambda: self.fulls() > before)
+
+    def fulls(self) -> int:
+        return self.made.log(self.backup).count("full backup: done")
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +167,8 @@ def test_what_was_written_after_the_last_full_backup_comes_back(site: Site) -> N
     site.received()
     site.stop_postgres()
     site.restore(second)
-    site.again()
+    site.start_postgres()
     assert site.accounts() == ["first", "second"]
-    assert site.timelines() == [1, 2, 3]
-    site.made.healthy(site.backup)
 
 
 def test_what_a_restore_gave_up_can_be_restored_still(site: Site) -> None:
@@ -185,7 +195,7 @@ def test_what_a_restore_gave_up_can_be_restored_still(site: Site) -> None:
     site.received()
     site.stop_postgres()
     site.restore(early)
-    site.again()
+    site.start_postgres()
     assert site.accounts() == [*before, "third", "no-mistake", "before-the-next-full-backup"]
     left = site.made.docker("exec", site.postgres, "ls", "/var/lib/postgresql/18").split()
     assert len([name for name in left if name.startswith("docker.before-")]) == 5
@@ -223,7 +233,7 @@ def test_a_restore_that_would_lose_something_is_refused(site: Site) -> None:
     site.made.secret("key_ring", ring("first", "second"))
     said = site.restore(latest)
     assert "docker.before-" in said
-    site.again()
+    site.start_postgres()
     assert site.accounts() == everything
     left = site.made.docker("exec", site.postgres, "ls", "/var/lib/postgresql/18").split()
     assert len([name for name in left if name.startswith("docker.before-")]) == 6

@@ -8,7 +8,12 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 ACCOUNTS ?= 3
 DATA ?= .local
-BASE ?= python:3.13-slim
+BASE ?= python:3.13-slim-trixie
+STACK ?= mt5
+DEPLOY = $(BIN)/python -m swarm_stack
+# On simulated terminals: SIM=1 make deploy.
+SIMULATED = $(if $(filter 1,$(SIM)),--sim)
+NAMED = $(if $(DOMAIN),--domain $(DOMAIN))
 
 # A stamp for each lock, so that pip runs only when a lock has changed.
 RUN_STAMP := $(VENV)/.installed
@@ -42,6 +47,50 @@ clean: ## Stop, and forget the data of `make run`
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local_stack stop --data-dir $(DATA); fi
 	@rm -rf $(DATA)
 
+.PHONY: secrets
+secrets: $(RUN_STAMP) ## Make the swarm's secrets, and an encrypted copy of them: FROM=dir RENEW=name
+	@$(DEPLOY) secrets --stack $(STACK) $(if $(FROM),--from $(FROM)) $(if $(RENEW),--renew $(RENEW)) $(ARGS)
+
+.PHONY: open-copy
+open-copy: $(RUN_STAMP) ## Print a secret of an encrypted copy: FILE=... NAME=key_ring
+	@$(DEPLOY) open-copy $(FILE) $(NAME)
+
+.PHONY: certs
+certs: $(RUN_STAMP) ## Give nginx a certificate: CERT=fullchain.pem KEY=privkey.pem, or one made here
+	@$(DEPLOY) certs --stack $(STACK) $(SIMULATED) $(NAMED) $(if $(CERT),--chain $(CERT)) $(if $(KEY),--key $(KEY)) $(ARGS)
+
+.PHONY: deploy
+deploy: $(RUN_STAMP) ## Deploy on this Swarm, the first time or again: DOMAIN=... (SIM=1: simulated)
+	@$(DEPLOY) deploy --stack $(STACK) $(SIMULATED) $(NAMED) $(if $(WITHOUT),--without $(WITHOUT)) $(ARGS)
+
+.PHONY: status
+status: $(RUN_STAMP) ## What runs on the Swarm, and what is wrong
+	@$(DEPLOY) status --stack $(STACK)
+
+.PHONY: scale
+scale: $(RUN_STAMP) ## Scale a pool with its terminals: SERVICE=api-pool N=5
+	@$(DEPLOY) scale --stack $(STACK) $(SERVICE) $(N)
+
+.PHONY: logs
+logs: $(RUN_STAMP) ## Logs of the Swarm's services: SERVICE=api-pool ARGS=--follow
+	@$(DEPLOY) logs --stack $(STACK) $(SERVICE) $(ARGS)
+
+.PHONY: backups
+backups: $(RUN_STAMP) ## To which times the Swarm's database can be restored
+	@$(DEPLOY) backups --stack $(STACK) $(SIMULATED) $(NAMED)
+
+.PHONY: restore
+restore: $(RUN_STAMP) ## Bring the Swarm's database back: TO=2026-11-29T22:15:00Z
+	@$(DEPLOY) restore --stack $(STACK) $(SIMULATED) $(NAMED) $(TO)
+
+.PHONY: sizes
+sizes: $(RUN_STAMP) ## Write docs/sizes.md: what the Swarm stack reserves
+	@$(DEPLOY) sizes
+
+.PHONY: undeploy
+undeploy: $(RUN_STAMP) ## Remove the stack; data and secrets stay (ARGS="--data --secrets": not)
+	@$(DEPLOY) undeploy --stack $(STACK) $(ARGS)
+
 .PHONY: test
 test: lint unit ## Lint, types, doors and the fast tests (under five minutes)
 
@@ -53,6 +102,10 @@ unit: $(DEV_STAMP) ## The fast tests alone
 test-long: $(DEV_STAMP) test-client ## The slow tests: storms, RPyC versions, a real browser (needs chromium)
 	@$(BIN)/pytest -n 2 --dist loadfile -m long
 	@$(BIN)/pytest tests/long
+
+.PHONY: test-swarm
+test-swarm: $(DEV_STAMP) ## The stack on a real Swarm of its own (root; needs docker.io and debootstrap)
+	@MT5_SWARM_RECORD=$(RECORD) $(BIN)/pytest tests/swarm
 
 .PHONY: test-client
 test-client: $(CLIENT_STAMP) ## The TypeScript client: types and tests (needs Node 20 and npm)
@@ -82,10 +135,6 @@ screenshot: $(DEV_STAMP) ## Take docs/console.png anew (needs chromium)
 .PHONY: image
 image: ## Build the image mt5-terminal-sim: BASE=python:3.13-slim (needs Docker)
 	@docker build --build-arg BASE=$(BASE) -f services/terminal_sim/Dockerfile -t mt5-terminal-sim .
-
-.PHONY: test-image
-test-image: $(DEV_STAMP) ## Try the image in containers of its own (needs Docker and `make image`)
-	@$(BIN)/pytest tests/swarm
 
 .PHONY: conformance
 conformance: $(DEV_STAMP) ## Run the conformance matrix and write docs/conformance.md

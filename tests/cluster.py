@@ -28,8 +28,10 @@ from tests.cluster_plan import (
     ClusterPlan,
     account_at,
     scenario_of,
+    task_name,
 )
 from tests.cluster_settings import Surroundings
+from tests.containers import SUPERVISOR_PORT, Container, Containers
 from tests.outside_world import OutsideWorld
 from tests.redis_server import RedisServer
 from tests.replica import Replica, StreamReplica
@@ -87,16 +89,22 @@ class Cluster(OutsideWorld):
         around = Surroundings(
             dsns, redis_server.url, ring, self.terminals.values(), self.stream_terminals.values()
         )
-        environment = {**around.of_api(), **plan.environment}
-        self.replicas = {
-            name: Replica(name, directory / name, environment)
-            for name in _numbered("api", plan.replicas)
-        }
-        environment = {**around.of_streams(), **plan.environment, **plan.ws_environment}
-        self.ws_replicas = {
-            name: StreamReplica(name, directory / name, environment)
-            for name in _numbered("ws", plan.ws_replicas)
-        }
+        common = {**_supervised(plan), **plan.environment}
+        self._directory = directory
+        self._api_environment = {**around.of_api(), **common}
+        self._ws_environment = {**around.of_streams(), **common, **plan.ws_environment}
+        self.replicas: dict[str, Replica] = {}
+        self.ws_replicas: dict[str, StreamReplica] = {}
+        for slot in range(1, plan.replicas + 1):
+            self.add(task_name("api-pool", slot) if plan.as_tasks else f"api-{slot}")
+        for slot in range(1, plan.ws_replicas + 1):
+            self.add_ws(task_name("websocket-pool", slot) if plan.as_tasks else f"ws-{slot}")
+
+    @property
+    def containers(self) -> Mapping[str, Container]:
+        """Of terminals, by name, where the plan has any."""
+        assert isinstance(self.simulator, Containers)
+        return self.simulator.containers
 
     # -- replicas -------------------------------------------------------------------------------
 
@@ -104,6 +112,17 @@ class Cluster(OutsideWorld):
     def all_replicas(self) -> list[Replica]:
         """Of both pools."""
         return [*self.replicas.values(), *self.ws_replicas.values()]
+
+    def add(self, name: str) -> Replica:
+        """One more API replica, not yet started."""
+        self.replicas[name] = Replica(name, self._directory / name, self._api_environment)
+        return self.replicas[name]
+
+    def add_ws(self, name: str) -> StreamReplica:
+        """One more WebSocket replica, not yet started."""
+        replica = StreamReplica(name, self._directory / name, self._ws_environment)
+        self.ws_replicas[name] = replica
+        return replica
 
     def start(self) -> None:
         """Start every replica that does not run, at once, and wait until all answer."""
@@ -220,15 +239,7 @@ def running_cluster(
             with ThreadPoolExecutor(1) as thread:
                 dsns = thread.submit(asyncio.run, apply_schema(postgres.dsn())).result()
         redis_server = stack.enter_context(RedisServer(directory / "redis"))
-        simulator = stack.enter_context(
-            Simulator(
-                directory / "simulator",
-                scenario,
-                CONTROL_KEY,
-                names=plan.terminal_names,
-                login_seconds=plan.login_seconds,
-            )
-        )
+        simulator = stack.enter_context(_simulator(plan, directory / "simulator", scenario))
         cluster = Cluster(plan, directory, dsns, redis_server, simulator, accounts)
         stack.callback(cluster.control.close)
         stack.callback(cluster.stop)
@@ -237,8 +248,17 @@ def running_cluster(
         yield cluster
 
 
-def _numbered(name: str, count: int) -> list[str]:
-    return [f"{name}-{number}" for number in range(1, count + 1)]
+def _supervised(plan: ClusterPlan) -> dict[str, str]:
+    if not plan.containers:
+        return {}
+    return {"SUPERVISOR_PORT": str(SUPERVISOR_PORT), "SUPERVISOR_KEY": CONTROL_KEY}
+
+
+def _simulator(plan: ClusterPlan, directory: Path, scenario: bytes) -> Simulator:
+    if plan.containers:
+        return Containers(directory, scenario, plan.containers, plan.login_seconds)
+    names, login_seconds = plan.terminal_names, plan.login_seconds
+    return Simulator(directory, scenario, CONTROL_KEY, names=names, login_seconds=login_seconds)
 
 
 def _shared(replicas: Sequence[Replica], terminals: Mapping[str, PlacedTerminal]) -> bool:

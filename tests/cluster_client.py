@@ -104,15 +104,21 @@ class ClusterClient:
             body, got = {"transport": type(failure).__name__}, {}
         return Answer(asked.name, account, status, body, got, asked_ms, now_ms())
 
-    async def connect(self, account: ClusterAccount) -> bool:
-        """Connect an account, once; whether that went well."""
-        replica = await self.next_replica()
-        answer = await self._client.post(
-            f"{replica.url}/api/mt5/connect",
-            json=account.connect_body(),
-            headers=account.headers(),
-        )
-        return answer.is_success
+    async def connect(self, account: ClusterAccount) -> Answer:
+        """Connect an account, once."""
+        return await self._post(account, "/api/mt5/connect", account.connect_body())
+
+    async def assign(self, account: ClusterAccount) -> Answer:
+        """Ask for a ticket for a socket that watches an account, once."""
+        body = {"account_id": account.account_id, "user_id": str(account.user_id)}
+        return await self._post(account, "/api/ws/assign", body)
+
+    async def _post(self, account: ClusterAccount, path: str, body: dict[str, Any]) -> Answer:
+        asked = await self.next_replica()
+        asked_ms = now_ms()
+        answer = await self._client.post(asked.url + path, json=body, headers=account.headers())
+        heard = answer.json(), dict(answer.headers)
+        return Answer(asked.name, account, answer.status_code, *heard, asked_ms, now_ms())
 
     async def next_replica(self) -> Replica:
         """The replica whose turn it is; waits while there is none."""

@@ -15,6 +15,30 @@ SYMBOLS = ("EURUSD", "XAUUSD", "GBPUSD", "USDJPY", "BTCUSD")
 
 
 @dataclass(frozen=True)
+class Contained:
+    """A container of terminals.
+
+    Args:
+        name: Its own, and that of its terminal where it has one.
+        role: Of its terminals.
+        count: How many it has.
+    """
+
+    name: str
+    role: Role
+    count: int = 1
+
+    @property
+    def terminal_ids(self) -> list[str]:
+        """The names of its terminals."""
+        return (
+            [f"{self.name}-{n}" for n in range(1, self.count + 1)]
+            if self.count > 1
+            else [self.name]
+        )
+
+
+@dataclass(frozen=True)
 class ClusterPlan:
     """What a cluster consists of.
 
@@ -30,6 +54,8 @@ class ClusterPlan:
         stream_terminals: Terminals to stream from, `s-1` …; one account each.
         ws_replicas: WebSocket replicas, `ws-1` …
         ws_environment: Settings of those alone, over `environment`.
+        containers: Instead of `terminals` and `stream_terminals`: terminals in containers.
+        as_tasks: Whether replicas are named as a Swarm names its tasks.
     """
 
     terminals: int = 2
@@ -42,12 +68,19 @@ class ClusterPlan:
     stream_terminals: int = 0
     ws_replicas: int = 0
     ws_environment: Mapping[str, str] = field(default_factory=dict)
+    containers: tuple[Contained, ...] = ()
+    as_tasks: bool = False
 
     @property
     def terminal_names(self) -> list[tuple[str, Role]]:
         """Id and role of every terminal, in the order of the simulator's numbers."""
         api: list[tuple[str, Role]] = [(f"t-{n}", "api") for n in range(1, self.terminals + 1)]
         return api + [(f"s-{n}", "stream") for n in range(1, self.stream_terminals + 1)]
+
+
+def task_name(service: str, slot: int) -> str:
+    """What a Swarm calls a new task of a service."""
+    return f"mt5_{service}.{slot}.{uuid4().hex[:25]}"
 
 
 @dataclass(frozen=True)

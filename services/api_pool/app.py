@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI
 
 from api_pool.context import ProcessContext
 from api_pool.gate import KeyGate
 from api_pool.routes import accounts, capacity, health, history, internal, reads, streams
+from mt5kit import __version__
 from mt5kit.domain.instants import now_ms
 from mt5kit.state.postgres import RequestLog
 from mt5kit.telemetry.errors_http import install_failure_handlers
@@ -45,7 +45,7 @@ def create_app(context: ProcessContext) -> FastAPI:
 
     app = FastAPI(
         title="mt5-swarm",
-        version=version("mt5-swarm"),
+        version=__version__,
         lifespan=lifespan,
         docs_url=None,
         openapi_url="/api/openapi.json",

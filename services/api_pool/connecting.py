@@ -1,7 +1,7 @@
 """Connecting an account: prove the credentials, keep them sealed, place the session."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID, uuid4
@@ -15,11 +15,11 @@ from api_pool.looks import Looks
 from api_pool.memory import Kept
 from api_pool.places import Places
 from api_pool.reading import turn_meta
-from api_pool.routing import TurnRouter
+from api_pool.routing import Patience, TurnRouter
 from api_pool.seen import Seen
 from api_pool.turns import ProofTurn, Taken
 from mt5kit.domain.brokers import Brokers
-from mt5kit.errors import AccountNotFound, RateLimited, TerminalMoved
+from mt5kit.errors import AccountNotFound, RateLimited, TerminalHandedOver, TerminalMoved
 from mt5kit.service.background import Background
 from mt5kit.state.postgres import AuditEntry, DatabaseUnavailable, WorkerStore
 from mt5kit.state.redis import (
@@ -35,8 +35,7 @@ from mt5kit.vault import AccountBinding, Vault
 
 log = structlog.get_logger(__name__)
 
-# A terminal that has just changed hands: the emptiest one is sought anew.
-PROOF_TRIES: Final = 3
+# Until the emptiest terminal is sought anew, when the one of before has changed hands.
 PROOF_PAUSE_S: Final = 0.3
 # A state store that is away for longer has lost what there was to erase, or an operator looks.
 ERASE_AGAIN_S: Final = 2.0
@@ -190,10 +189,14 @@ class Connector:
         self, user_id: UUID, account_id: str, had: str | None, credentials: Credentials
     ) -> tuple[Taken, Seen]:
         """Prove the credentials and keep them."""
-        # Even a known account proves new credentials where fewest others wait for it.
-        terminal_id = await (self._places.emptiest() if had else self._places.place(account_id))
+
+        async def where() -> str:
+            # Even a known account proves new credentials where fewest others wait for it.
+            return await (self._places.emptiest() if had else self._places.place(account_id))
+
+        terminal_id = await where()
         try:
-            taken = await self._proven(terminal_id, credentials)
+            taken = await self._proven(terminal_id, where, credentials)
             seen = Seen.of_payload(bytes(taken.payload))
             # The account is who the terminal says it is, not what was typed.
             proven = Credentials(seen.identity, credentials.password)
@@ -204,17 +207,24 @@ class Connector:
             raise
         return taken, seen
 
-    async def _proven(self, terminal_id: str, credentials: Credentials) -> Taken:
+    async def _proven(
+        self, terminal_id: str, where: Callable[[], Awaitable[str]], credentials: Credentials
+    ) -> Taken:
+        """Try the credentials on a terminal; when that moves, where it is best by then."""
         identity = credentials.identity
         binding = AccountBinding(uuid4(), identity.login, identity.server)
         turn = ProofTurn(binding, self._vault.seal(credentials.password, binding))
-        for _ in range(PROOF_TRIES - 1):
+        patience = Patience(self._deadline_s)
+        while True:
+            patience.asks(terminal_id)
             try:
-                return await self._router.on_terminal(terminal_id, turn, self._deadline_s)
-            except TerminalMoved:
+                return await self._router.on_terminal(terminal_id, turn, patience.left_s)
+            except TerminalMoved as moved:
                 # Nothing was tried yet.
-                await asyncio.sleep(PROOF_PAUSE_S)
-        return await self._router.on_terminal(terminal_id, turn, self._deadline_s)
+                if patience.over(handed_over=isinstance(moved, TerminalHandedOver)):
+                    raise
+            await asyncio.sleep(PROOF_PAUSE_S)
+            terminal_id = await where()
 
     async def _settle(self, account_id: str, had: str | None, taken: Taken) -> None:
         """Serve the account where it is logged in now, rather than switch once more for it."""

@@ -14,6 +14,7 @@ from api_pool.capacity import Capacity
 from api_pool.connecting import Connector
 from api_pool.demand import ReadCounter
 from api_pool.directory import AccountDirectory
+from api_pool.draining import Drainer
 from api_pool.fleet import Fleet, FleetParts
 from api_pool.forwarding import KEY_HEADER, Forwarder
 from api_pool.gate import GateRules
@@ -22,6 +23,7 @@ from api_pool.housekeeping import Housekeeping
 from api_pool.invalidation import Invalidation
 from api_pool.journal import TerminalJournal
 from api_pool.keys import ApiKeys
+from api_pool.leasing import Leasing
 from api_pool.limits import RateLimiter
 from api_pool.local_turns import LocalTurns
 from api_pool.looks import Looks
@@ -38,6 +40,7 @@ from api_pool.syncing import SyncParts, SyncRunner
 from mt5kit.domain.brokers import Brokers
 from mt5kit.secret import Secret
 from mt5kit.service.background import Background
+from mt5kit.service.departures import LOOK_S
 from mt5kit.service.registration import Registration
 from mt5kit.state.keys import Keys
 from mt5kit.state.postgres import AccountStore, Database, InstanceReport, WorkerStore
@@ -46,8 +49,6 @@ from mt5kit.state.redis import (
     ControlChannel,
     DemandStore,
     HistoryCache,
-    KeeperPlan,
-    LeaseKeeper,
     LeaseStore,
     LiveStore,
     LoginBudgetStore,
@@ -88,7 +89,7 @@ class ProcessContext:
     forwarder: Forwarder
     board: Board
     places: Places
-    fleet: Fleet
+    leasing: Leasing
     local_turns: LocalTurns
     directory: AccountDirectory
     reader: Reader
@@ -98,6 +99,7 @@ class ProcessContext:
     assigner: StreamAssigner
     capacity: Capacity
     pulse: Pulse
+    drainer: Drainer
     invalidation: Invalidation
     request_log: RequestLogWriter
     housekeeping: Housekeeping
@@ -114,11 +116,14 @@ class ProcessContext:
         """
         vault = await asyncio.to_thread(Vault.from_file, settings.key_ring_file)
         database = await Database.open(
-            settings.database_url.get_secret_value(), application_name=settings.instance_id
+            settings.database_url.get_secret_value(),
+            application_name=settings.instance_id,
+            networks=settings.networks,
         )
         worker_database = await Database.open(
             settings.worker_database_url.get_secret_value(),
             application_name=f"{settings.instance_id}-worker",
+            networks=settings.networks,
         )
         return _Wiring(settings, vault, database, worker_database).context()
 
@@ -127,11 +132,17 @@ class ProcessContext:
         """The age that callers take who do not say."""
         return self.board.default_age_ms
 
+    @property
+    def fleet(self) -> Fleet:
+        """The terminals of this replica."""
+        return self.leasing.fleet
+
     def start(self) -> None:
         """Take leases, exchange with the other replicas, write what is logged."""
         self.request_log.start()
-        self.fleet.start()
+        self.leasing.start()
         self.background.every("pulse", PULSE_S, self.pulse.beat)
+        self.background.every("drain", LOOK_S, self.drainer.look)
         self.background.every("even-out", MOVES_S, self.pulse.even_out)
         self.background.every("sync-jobs", PULSE_S, self.sync_runner.look)
         self.background.every("invalidation", PULSE_S, self.invalidation.listen)
@@ -156,7 +167,7 @@ class ProcessContext:
             last_first.push_async_callback(self.registration.aclose)
             last_first.push_async_callback(self.forwarder.aclose)
             last_first.push_async_callback(self.background.aclose)
-            last_first.push_async_callback(self.fleet.hand_over)
+            last_first.push_async_callback(self.leasing.aclose)
 
 
 class _Wiring:
@@ -169,7 +180,8 @@ class _Wiring:
         self.vault = vault
         self.database = database
         self.worker_database = worker_database
-        self.redis, self.names = open_redis(settings.redis_url.get_secret_value()), Keys()
+        self.redis = open_redis(settings.redis_url.get_secret_value(), settings.networks)
+        self.names = Keys()
         self.registry = CollectorRegistry()
         self.session_metrics = SessionMetrics(self.registry)
         self.background = Background()
@@ -178,6 +190,7 @@ class _Wiring:
         self.worker = WorkerStore(worker_database)
         self.directory = AccountDirectory(AccountStore(database), vault)
         self.leases = LeaseStore(self.redis, self.names)
+        self.board_store = BoardStore(self.redis, self.names)
         self.placements = PlacementStore(self.redis, self.names)
         self.streams = StreamPlacementStore(self.redis, self.names)
         self.stream_board = StreamBoard(
@@ -208,7 +221,8 @@ class _Wiring:
     def context(self) -> ProcessContext:
         """All of it."""
         settings = self.settings
-        fleet = self._fleet()
+        leasing = self._leasing()
+        fleet = leasing.fleet
         local = LocalTurns(
             fleet=fleet,
             sessions=self.sessions,
@@ -219,11 +233,12 @@ class _Wiring:
             metrics=self.session_metrics,
         )
         forwarder = Forwarder(
-            Secret(settings.internal_key.get_secret_value()), settings.lease_ttl_ms / 1000
+            Secret(settings.internal_key.get_secret_value()),
+            settings.lease_ttl_ms / 1000,
+            networks=settings.networks,
         )
         router = TurnRouter(fleet, local, self.places, self.leases, forwarder, self.watch)
         http_metrics = HttpMetrics(self.registry)
-        pulse = self._pulse(fleet)
         self.board.attach(fleet.entries)
         sync_runner = SyncRunner(
             SyncParts(
@@ -252,7 +267,7 @@ class _Wiring:
             forwarder=forwarder,
             board=self.board,
             places=self.places,
-            fleet=fleet,
+            leasing=leasing,
             local_turns=local,
             directory=self.directory,
             reader=self._reader(router),
@@ -267,61 +282,49 @@ class _Wiring:
                 leases=self.leases,
                 stream_board=self.stream_board,
             ),
-            pulse=pulse,
+            pulse=self._pulse(leasing),
+            drainer=Drainer(
+                fleet,
+                leasing.departures,
+                self.board,
+                self.board_store,
+                self.places,
+                self.placements,
+            ),
             invalidation=Invalidation(self.control, self.directory, self.looks, fleet),
             request_log=RequestLogWriter(self.worker, RequestLogMetrics(self.registry)),
             housekeeping=Housekeeping(self.worker),
             registration=Registration(self.worker, self._report(fleet, http_metrics)),
         )
 
-    def _fleet(self) -> Fleet:
+    def _leasing(self) -> Leasing:
         settings = self.settings
-        addresses = {one.terminal_id: one for one in settings.api_terminals}
-        ids = tuple(addresses)
-        fleet = Fleet(
-            FleetParts(
-                instance_id=settings.instance_id,
-                addresses=addresses,
-                guard=AddressGuard(settings.terminals_networks),
-                sessions=self.sessions,
-                looks=self.looks,
-                budget=self.budget,
-                metrics=TerminalMetrics(self.registry),
-                session_metrics=self.session_metrics,
-                refusals=RefusalMemory(),
-                journal=TerminalJournal(self.worker, settings.instance_id, self.background),
-            )
+        parts = FleetParts(
+            instance_id=settings.instance_id,
+            addresses={one.terminal_id: one for one in settings.api_terminals},
+            guard=AddressGuard(settings.terminals_networks),
+            sessions=self.sessions,
+            looks=self.looks,
+            budget=self.budget,
+            metrics=TerminalMetrics(self.registry),
+            session_metrics=self.session_metrics,
+            refusals=RefusalMemory(),
+            journal=TerminalJournal(self.worker, settings.instance_id, self.background),
         )
-        plan = KeeperPlan(
-            "api",
-            settings.instance_id,
-            lambda: ids,
-            settings.own_terminals,
-            ttl_ms=settings.lease_ttl_ms,
-            url=settings.reached_at,
-        )
-        fleet.attach(
-            LeaseKeeper(
-                self.leases,
-                plan,
-                on_gained=fleet.gained,
-                on_losing=fleet.losing,
-                on_lost=fleet.lost,
-            )
-        )
-        return fleet
+        return Leasing.of(settings, self.leases, parts)
 
-    def _pulse(self, fleet: Fleet) -> Pulse:
+    def _pulse(self, leasing: Leasing) -> Pulse:
         return Pulse(
             stores=PulseStores(
-                board=BoardStore(self.redis, self.names),
+                board=self.board_store,
                 demand=DemandStore(self.redis, self.names),
                 placements=self.placements,
                 shares=ShareStore(self.redis, self.names),
                 leases=self.leases,
             ),
-            fleet=fleet,
+            fleet=leasing.fleet,
             board=self.board,
+            roster=leasing.roster,
             places=self.places,
             counter=self.counter,
             sessions=self.sessions,

@@ -1,7 +1,7 @@
 """The API terminals of this replica: a lease, a link, a scheduler and what is read of each."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -13,6 +13,7 @@ from api_pool.sessions import SessionAccounts
 from mt5kit.domain.instants import now_ms
 from mt5kit.domain.snapshots import Snapshot
 from mt5kit.errors import LoginRefused, Mt5SwarmError, TerminalMoved
+from mt5kit.service.departures import Departures
 from mt5kit.state.redis import Lease, LeaseKeeper, TerminalEntry
 from mt5kit.telemetry.session_metrics import SessionMetrics
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
@@ -25,6 +26,7 @@ from mt5kit.terminal.scheduling import (
     SchedulerParts,
     TerminalScheduler,
 )
+from mt5kit.terminal.supervisor import Peer
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +47,7 @@ class OwnedTerminal:
         """Whether it takes turns."""
         return self.link.connected and self.scheduler.up
 
-    def entry(self, owner: str) -> TerminalEntry:
+    def entry(self, owner: str, *, draining: bool) -> TerminalEntry:
         """What the board says of it."""
         if self.up is not self.was_up:
             self.was_up, self.since_ms = self.up, now_ms()
@@ -56,6 +58,7 @@ class OwnedTerminal:
             since_ms=self.since_ms,
             switch_ms=None if switch_s is None else round(switch_s * 1000),
             waiting=self.scheduler.waiting,
+            draining=draining,
         )
 
 
@@ -80,10 +83,12 @@ class Fleet:
 
     Args:
         parts: What the terminals share.
+        departures: Which of them are about to end.
     """
 
-    def __init__(self, parts: FleetParts) -> None:
+    def __init__(self, parts: FleetParts, departures: Departures) -> None:
         self._parts = parts
+        self._departures = departures
         self._owned: dict[str, OwnedTerminal] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._keeper: LeaseKeeper | None = None
@@ -104,7 +109,16 @@ class Fleet:
 
     def entries(self) -> dict[str, TerminalEntry]:
         """What the board is to say of our terminals."""
-        return {one: owned.entry(self.instance_id) for one, owned in self._owned.items()}
+        me, drain = self.instance_id, self._departures.drain
+        return {one: owned.entry(me, draining=drain(one)) for one, owned in self._owned.items()}
+
+    def connected(self) -> dict[str, bool]:
+        """Our terminals, and whether a connection to each stands."""
+        return {one: owned.link.connected for one, owned in self._owned.items()}
+
+    def peers(self) -> dict[str, Peer | None]:
+        """What the links of our terminals are connected to."""
+        return {one: owned.link.peer for one, owned in self._owned.items()}
 
     def measure(self) -> None:
         """Put into the metrics which of our terminals are up: a frozen one is connected, too."""
@@ -145,6 +159,7 @@ class Fleet:
                 "leased": terminal_id in self._owned,
                 "connected": terminal_id in self._owned and self._owned[terminal_id].link.connected,
                 "up": terminal_id in self._owned and self._owned[terminal_id].up,
+                "draining": terminal_id in self._owned and self._departures.drain(terminal_id),
             }
             for terminal_id in self._parts.addresses
         }
@@ -168,6 +183,7 @@ class Fleet:
                 refusals=parts.refusals,
             ),
         )
+        self._departures.gained(terminal_id)
         self._owned[terminal_id] = OwnedTerminal(terminal_id, link, scheduler, demand)
         link.start()
         scheduler.start()
@@ -184,11 +200,36 @@ class Fleet:
         owned = self._owned.pop(terminal_id, None)
         if owned is None:
             return
+        self._departures.lost(terminal_id)
         self._parts.session_metrics.lease_events.labels("lost").inc()
         self._parts.journal.note(terminal_id, "released")
         task = asyncio.create_task(self._lay_down(owned), name=f"lay-down-{terminal_id}")
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+
+    def part_with(self, terminal_id: str, accounts: Iterable[str], *, moved: bool) -> None:
+        """Accounts are not on a terminal of ours any more.
+
+        Args:
+            terminal_id: Which.
+            accounts: Which.
+            moved: Whether they are elsewhere: then the call in progress is answered yet.
+        """
+        owned = self._owned.get(terminal_id)
+        if owned is None:
+            return
+        gone = tuple(accounts)
+        owned.demand.forget(gone)
+        for account_id in gone:
+            if moved:
+                owned.scheduler.leave(account_id)
+            else:
+                owned.scheduler.forget(account_id)
+            self._parts.sessions.forget(account_id)
+
+    def give_up(self, terminal_id: str) -> None:
+        """Lay a terminal down that nobody is to take up for now."""
+        self._leases().give_up(terminal_id)
 
     async def hand_over(self) -> None:
         """Give all leases back, each as soon as the call in progress on its terminal has ended."""

@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -18,8 +19,11 @@ from mt5kit.errors import (
     TerminalUnavailable,
     Unavailable,
 )
+from mt5kit.networks import Networks
 from mt5kit.secret import Secret
 from mt5kit.terminal.protocol import LOGIN_DEADLINE_S
+
+log = structlog.get_logger(__name__)
 
 PATH: Final = "/internal/turns"
 KEY_HEADER: Final = "X-Internal-Key"
@@ -42,12 +46,17 @@ class ForwardedTurn(msgspec.Struct, frozen=True):
 
 
 class ForwardedError(msgspec.Struct, frozen=True):
-    """An exception of `mt5kit.errors` by the name of its class."""
+    """An exception of `mt5kit.errors` by the name of its class.
+
+    `bases` are the names of the classes that it is one of, the nearest first: a replica of an older
+    version takes it for the first that it knows.
+    """
 
     kind: str
     message: str
     details: dict[str, object]
     retry_after_s: float | None
+    bases: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: Mt5SwarmError) -> "ForwardedError":
@@ -55,12 +64,13 @@ class ForwardedError(msgspec.Struct, frozen=True):
         if not isinstance(error, (CallerError, Unavailable)):
             return cls("InternalFault", "the owner of the terminal failed", {}, None)
         # A store's own error crosses as what it is to a caller: not now.
-        kind = next(base for base in type(error).__mro__ if base in _KINDS.values())
-        return cls(kind.__name__, error.message, error.details, error.retry_after_s)
+        kind, *bases = (one.__name__ for one in type(error).__mro__ if one in _KINDS.values())
+        return cls(kind, error.message, error.details, error.retry_after_s, tuple(bases))
 
     def raised(self) -> Mt5SwarmError:
         """The error again."""
-        kind = _KINDS.get(self.kind, errors.InternalFault)
+        known = (_KINDS[one] for one in (self.kind, *self.bases) if one in _KINDS)
+        kind = next(known, errors.InternalFault)
         return kind(self.message, details=self.details, retry_after_s=self.retry_after_s)
 
 
@@ -85,6 +95,8 @@ class Forwarder:
         key: What opens their `/internal/`.
         lease_ttl_s: After which a dead owner's terminals are another's.
         transport: How requests travel; a test may give its own.
+        networks: Outside which nobody is told the key. Names are refused with it: what they
+            resolve to may be anybody's.
     """
 
     def __init__(
@@ -92,8 +104,10 @@ class Forwarder:
         key: Secret,
         lease_ttl_s: float,
         transport: httpx.AsyncBaseTransport | None = None,
+        networks: Networks | None = None,
     ) -> None:
         self._lease_ttl_s = lease_ttl_s
+        self._networks = networks
         self._client = httpx.AsyncClient(
             headers={KEY_HEADER: key.reveal(), "Content-Type": "application/json"},
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=KEEPALIVE_S),
@@ -110,7 +124,9 @@ class Forwarder:
                 begun; or it ended during a read, which may be asked for again.
             TerminalTimeout: It did not answer in time, or ended while credentials were tried.
             ServiceOverloaded: Too many turns are on their way already.
+            TerminalUnavailable: The owner is not to be spoken to where it says it is.
         """
+        self._check(url)
         body = msgspec.json.encode(ForwardedTurn(terminal_id, deadline_s, turn))
         bound = structlog.contextvars.get_contextvars()
         headers = {"X-Request-ID": str(bound["request_id"])} if "request_id" in bound else {}
@@ -135,6 +151,14 @@ class Forwarder:
                 raise TerminalTimeout("the terminal's owner ended meanwhile") from lost
             raise self._gone("the terminal's owner ended meanwhile") from lost
         return _taken(answer, turn)
+
+    def _check(self, url: str) -> None:
+        host = urlsplit(url).hostname or ""
+        if self._networks is not None and not self._networks.permits(host):
+            log.error("owner_outside_networks", host=host)
+            raise TerminalUnavailable(
+                "the terminal's owner is outside the permitted networks", retry_after_s=5
+            )
 
     def _gone(self, why: str) -> TerminalMoved:
         return TerminalMoved(why, retry_after_s=self._lease_ttl_s)

@@ -10,6 +10,7 @@ from api_pool.app import create_app
 from api_pool.context import ProcessContext
 from api_pool.settings import ApiSettings
 from mt5kit.service.server import KEEP_ALIVE_S, DrainingServer
+from mt5kit.settings import from_environment
 from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 
@@ -38,4 +39,4 @@ if __name__ == "__main__":
     configure_logs(sys.stdout)
     # asyncio's own loop sends head and body of an answer apart, at a system call each.
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
-        runner.run(serve(ApiSettings()))
+        runner.run(serve(from_environment(ApiSettings)))

@@ -84,17 +84,28 @@ class Board:
 
     def up(self) -> dict[str, int]:
         """The terminals that take accounts, and how many each may have."""
-        return {one: self._room(entry).capacity for one, entry in self._known().items() if entry.up}
+        known = self._known().items()
+        return {one: self._room(entry).capacity for one, entry in known if entry.open}
+
+    def leaving(self) -> list[str]:
+        """The terminals that drain and take turns yet."""
+        return [one for one, entry in self._known().items() if entry.up and entry.draining]
 
     def bearable(self) -> list[str]:
         """The terminals that keep the accounts they have: up, or down since a moment ago.
+
+        One that drains does, too, until its owner has moved them and laid it down.
 
         When this replica has just started, those of which it has not heard yet do so, too: they
         may be another's that starts just now.
         """
         known = self._known()
         until_ms = now_ms() - DOWN_GRACE_S * 1000
-        bearable = [one for one, entry in known.items() if entry.up or entry.since_ms > until_ms]
+        bearable = [
+            one
+            for one, entry in known.items()
+            if entry.owner and (entry.up or entry.since_ms > until_ms)
+        ]
         if self._clock() - self._since < DOWN_GRACE_S:
             heard = known.keys() | self._theirs.keys()
             bearable += [one for one in self._terminals if one not in heard]
@@ -182,10 +193,12 @@ class Places:
     async def emptiest(self) -> str:
         """The terminal with the fewest accounts: where unproven credentials harm fewest.
 
+        Where none takes another account, one that is about to end.
+
         Raises:
             TerminalUnavailable: No terminal is up.
         """
-        up = [*self._board.up()]
+        up = [*self._board.up()] or self._board.leaving()
         if not up:
             raise TerminalUnavailable("no terminal is up yet", retry_after_s=1)
         counts = await self._store.counts(up)

@@ -13,6 +13,7 @@ from api_pool.limits import RateLimiter
 from api_pool.places import Board, Places
 from api_pool.sessions import SessionAccounts
 from mt5kit.domain.instants import now_ms
+from mt5kit.service.roster import Roster
 from mt5kit.state.redis import (
     BoardStore,
     DemandStore,
@@ -52,6 +53,7 @@ class Pulse:
         stores: Where it is exchanged.
         fleet: Our terminals.
         board: All terminals.
+        roster: Which there are.
         places: Moves accounts.
         counter: Reads answered here.
         sessions: Accounts served here.
@@ -67,6 +69,7 @@ class Pulse:
         stores: PulseStores,
         fleet: Fleet,
         board: Board,
+        roster: Roster,
         places: Places,
         counter: ReadCounter,
         sessions: SessionAccounts,
@@ -78,6 +81,7 @@ class Pulse:
         self._stores = stores
         self._fleet = fleet
         self._board = board
+        self._roster = roster
         self._places = places
         self._counter = counter
         self._sessions = sessions
@@ -96,6 +100,7 @@ class Pulse:
         ours = self._fleet.entries()
         await self._stores.board.publish(ours)
         told = await self._stores.board.read()
+        self._roster.told(told)
         self._board.told({one: entry for one, entry in told.items() if one not in ours})
         await self._exchange_demand()
         await self._share_limits()
@@ -109,7 +114,7 @@ class Pulse:
         up = [*self._board.up()]
         for owned in list(self._fleet.owned.values()):
             dropped = await self._stores.placements.drop_idle(owned.terminal_id, FORGOTTEN_MS)
-            self._gone(owned, dropped)
+            self._fleet.part_with(owned.terminal_id, dropped, moved=False)
             if owned.terminal_id in up:
                 await self._relieve(owned, up)
 
@@ -132,7 +137,7 @@ class Pulse:
                 used |= dict.fromkeys(here, now_ms())
                 for account in source.keys() - here.keys():
                     elsewhere[account] = elsewhere.get(account, 0) + source[account]
-            self._gone(terminal, terminal.demand.keep(placed))
+            self._fleet.part_with(terminal_id, terminal.demand.keep(placed), moved=False)
             served |= placed.keys()
             size += len(placed)
             capacity += self._board.room(terminal_id).capacity
@@ -187,10 +192,4 @@ class Pulse:
         for account_id in sessions[: min(MOST_MOVES, excess // 2)]:
             if await self._places.move(account_id, owned.terminal_id, emptiest):
                 log.info("session_moved", source=owned.terminal_id, target=emptiest)
-                self._gone(owned, (account_id,))
-
-    def _gone(self, owned: OwnedTerminal, accounts: tuple[str, ...]) -> None:
-        owned.demand.forget(accounts)
-        for account_id in accounts:
-            owned.scheduler.forget(account_id)
-            self._sessions.forget(account_id)
+                self._fleet.part_with(owned.terminal_id, (account_id,), moved=True)

@@ -2,10 +2,13 @@
 
 import socket
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from mt5kit.domain.broker_time import DEFAULT_RULE
+from mt5kit.networks import Networks
 from mt5kit.settings import ServiceSettings
 from mt5kit.state.redis import LEASE_TTL_MS
 from mt5kit.terminal.address import TerminalAddress
@@ -18,8 +21,10 @@ class ApiSettings(ServiceSettings):
         instance_id: This replica; in Swarm its slot hostname.
         host: Where it listens.
         port: Where it listens.
-        internal_url: Where the other replicas reach it; `http://<instance_id>:<port>` by default.
+        internal_url: Where the other replicas reach it; by default by its address inside
+            `services_networks`, and without those `http://<instance_id>:<port>`.
         internal_key: Shared by the replicas; opens `/internal/`, which nginx does not route.
+        services_networks: CIDR blocks outside which neither stores nor replicas are connected to.
         redis_url: With the password, if any.
         database_url: As role `mt5_app`.
         worker_database_url: As role `mt5_worker`.
@@ -30,6 +35,8 @@ class ApiSettings(ServiceSettings):
         own_terminals: Those of this replica's slot.
         stream_terminals: JSON list of the stream terminals' ids.
         terminals_networks: CIDR blocks outside which no terminal is spoken to.
+        supervisor_port: Where the supervisors of terminals listen; 0 where there are none.
+        supervisor_key: What opens them.
         broker_servers: JSON `{server: clock rule}`; when empty, any server is tried.
         default_clock: Clock rule of a server that is not listed.
         ws_base_url: Where browsers reach `/ws/`, e.g. `wss://mt5.example.com`.
@@ -51,6 +58,7 @@ class ApiSettings(ServiceSettings):
     port: int = 8000
     internal_url: str = ""
     internal_key: SecretStr
+    services_networks: tuple[str, ...] = ()
     redis_url: SecretStr
     database_url: SecretStr
     worker_database_url: SecretStr
@@ -61,6 +69,8 @@ class ApiSettings(ServiceSettings):
     own_terminals: frozenset[str] = frozenset()
     stream_terminals: tuple[str, ...] = ()
     terminals_networks: tuple[str, ...]
+    supervisor_port: int = Field(default=0, ge=0, le=65535)
+    supervisor_key: SecretStr | None = None
     broker_servers: dict[str, str] = Field(default_factory=dict)
     default_clock: str = DEFAULT_RULE
     ws_base_url: str
@@ -76,6 +86,27 @@ class ApiSettings(ServiceSettings):
     drain_s: float = Field(default=3.0, ge=0, le=30)
 
     @property
+    def networks(self) -> Networks | None:
+        """`services_networks`; None without."""
+        return Networks.of(self.services_networks)
+
+    @property
     def reached_at(self) -> str:
-        """The base URL under which other replicas reach this one."""
-        return self.internal_url or f"http://{self.instance_id}:{self.port}"
+        """The base URL under which other replicas reach this one.
+
+        Raises:
+            ValueError: This host has no address inside `services_networks`.
+        """
+        if self.internal_url:
+            return self.internal_url
+        host = self.instance_id if self.networks is None else self.networks.own_address()
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        host = urlsplit(self.internal_url).hostname
+        if self.internal_url and self.networks and not self.networks.permits(host or ""):
+            raise ValueError("INTERNAL_URL has to name an address inside SERVICES_NETWORKS")
+        if self.supervisor_port and self.supervisor_key is None:
+            raise ValueError("SUPERVISOR_PORT wants SUPERVISOR_KEY")
+        return self

@@ -22,6 +22,8 @@ from mt5kit.state.redis import (
 TICKET_TTL_S: Final = 30.0
 # The browser that was given the ticket comes within its life; the owner then keeps the place.
 RESERVATION_TTL_S: Final = 60.0
+# Owners speak every second, and a hand-over takes less.
+HANDED_OVER_MS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,16 @@ class StreamTerminals:
     Args:
         every: All that are configured.
         leases: Of those that a replica serves.
-        up: Those of them that take accounts, by their owner's word.
+        up: Those that take accounts, by their owner's word; also of an owner that has given one
+            away just now.
+        draining: Those that their owner, or the last that they had, said are about to end.
         heard: Whether any owner has spoken yet.
     """
 
     every: tuple[str, ...]
     leases: Mapping[str, Lease]
     up: tuple[str, ...]
+    draining: frozenset[str]
     heard: bool
 
     @property
@@ -68,12 +73,17 @@ class StreamBoard:
         """
         entries, leases = await self.board.read(), await self.leases.holders(self.every)
         # What a dead owner said last stands on the board for longer than its lease.
+        newest_ms = max((entry.at_ms for entry in entries.values()), default=0)
         up = tuple(
-            one for one in self.every if one in leases and one in entries and entries[one].up
+            one
+            for one in self.every
+            if one in entries
+            and entries[one].open
+            and (one in leases or entries[one].at_ms > newest_ms - HANDED_OVER_MS)
         )
-        return StreamTerminals(
-            self.every, leases, up, heard=not entries.keys().isdisjoint(self.every)
-        )
+        draining = frozenset(one for one, entry in entries.items() if entry.draining)
+        heard = not entries.keys().isdisjoint(self.every)
+        return StreamTerminals(self.every, leases, up, draining, heard)
 
 
 class StreamAssigner:
@@ -121,14 +131,20 @@ class StreamAssigner:
     async def _reserved(self, account_id: str, terminals: StreamTerminals) -> str:
         """A terminal that is up; else one that is leased and may be up soon.
 
-        One that nobody leases is given only while no owner has said anything: then all start.
+        One that nobody leases is given only while no owner has said anything: then all start. One
+        that drains is given to nobody; who is on it is led away by its owner, in the middle of its
+        line. While there is no other, an account keeps what it has.
         """
         if not terminals.heard:
             return await self._placements.reserve(account_id, terminals.every, RESERVATION_TTL_S)
+        had = await self._placements.where(account_id)
+        led = terminals.draining & terminals.leases.keys() & {had}
         try:
-            return await self._placements.reserve(account_id, terminals.up, RESERVATION_TTL_S)
+            first = [*terminals.up, *led]
+            return await self._placements.reserve(account_id, first, RESERVATION_TTL_S)
         except StateUnavailable:
             raise
         except ServiceOverloaded:
-            leased = [*terminals.leases]
-            return await self._placements.reserve(account_id, leased, RESERVATION_TTL_S)
+            some = terminals.leases.keys() - terminals.draining
+            stay = [one for one in terminals.every if one == had or one in some]
+            return await self._placements.reserve(account_id, stay, RESERVATION_TTL_S)

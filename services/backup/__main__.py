@@ -67,6 +67,9 @@ def restore(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.list:
         return listing(settings, arguments)
     made = Restore(settings)
+    if arguments.check:
+        made.check(arguments.to, arguments.check_ring)
+        return 0
     (settings.private / RESTORING).touch()
     made.to(arguments.to, arguments.check_ring)
     return 0
@@ -115,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
             what = one.add_mutually_exclusive_group(required=True)
             what.add_argument("--to", type=moment, help="time, such as 2026-11-29T22:15:00Z")
             what.add_argument("--list", action="store_true", help="say what can be restored")
+            one.add_argument("--check", action="store_true", help="only say whether it can be done")
             one.add_argument("--check-ring", type=Path, default=RING, help="the vault's key ring")
         if name == "restore-redis":
             one.add_argument("--to", type=moment, required=True, help="the last one until then")

@@ -67,6 +67,27 @@ class Restore:
         """
         return Points(self._barman.backups(), self._timelines, self._received)
 
+    def check(self, time: dt.datetime, ring_file: Path) -> None:
+        """Say whether a time can be restored, while everything runs.
+
+        Args:
+            time: As for `to`.
+            ring_file: As for `to`.
+
+        Raises:
+            NotPossible: There is no way to that time.
+            RingUnusable: The ring lacks a key that passwords of that time are under.
+            CommandFailed: Barman failed.
+        """
+        plan = self._plan(time, ring_ids(ring_file))
+        log.info("%s can be restored, from the full backup %s", shown(time), plan.backup.backup_id)
+
+    def _plan(self, time: dt.datetime, ring: set[str]) -> Plan:
+        plan = self.points().plan(time, now())
+        if (ids := self._keys.at(time)) is not None:
+            check_ring(ring, ids, f"of {shown(time)}")
+        return plan
+
     def to(self, time: dt.datetime, ring_file: Path) -> None:
         """Restore a time: what was committed until then, and that moment included.
 
@@ -83,9 +104,7 @@ class Restore:
         """
         ring = ring_ids(ring_file)
         with alone(self._settings.data):
-            plan = self.points().plan(time, now())
-            if (ids := self._keys.at(time)) is not None:
-                check_ring(ring, ids, f"of {shown(time)}")
+            plan = self._plan(time, ring)
             home = self._settings.data.parent
             home.mkdir(parents=True, exist_ok=True)
             clear(home, f"{_UNFINISHED}*")

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -20,6 +19,7 @@ from console.page import ConsolePage
 from console.sessions import Sessions
 from console.settings import ConsoleSettings
 from console.sign_in import HOME, SignIn, sign_in_routes
+from mt5kit import __version__
 from mt5kit.telemetry.errors_http import install_failure_handlers
 from mt5kit.telemetry.http import Envelope, service_routes
 from mt5kit.telemetry.http_metrics import HttpMetrics
@@ -59,7 +59,7 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
 
     app = FastAPI(
         title=TITLE,
-        version=version("mt5-swarm"),
+        version=__version__,
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,

@@ -20,6 +20,7 @@ Mt5SwarmError
 │   │   ├── WrongAccount       the terminal refused: another account is logged in
 │   │   ├── StaleToken         the terminal refused: a newer owner has been there
 │   │   ├── TerminalMoved      nothing was begun: another replica holds the terminal, or will
+│   │   │   └── TerminalHandedOver   as soon as the call in progress has ended
 │   │   ├── PollSuperseded     the terminal refused: a newer poll has begun
 │   │   └── CallFailed         the MetaTrader5 module answered None
 │   ├── ServiceOverloaded      SERVICE_OVERLOADED    503
@@ -168,6 +169,10 @@ class StaleToken(TerminalUnavailable):
 
 class TerminalMoved(TerminalUnavailable):
     """The terminal is another replica's, or about to be; the turn was not begun."""
+
+
+class TerminalHandedOver(TerminalMoved):
+    """Its owner gives the terminal away, which takes no longer than its call in progress."""
 
 
 class PollSuperseded(TerminalUnavailable):

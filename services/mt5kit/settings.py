@@ -6,8 +6,9 @@ how Docker secrets arrive.
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -28,7 +29,8 @@ class SecretFiles(PydanticBaseSettingsSource):
         """
         name = field_name.upper()
         path = os.environ.get(f"{name}_FILE")
-        if path is None:
+        # Empty, as a stack file says that there is none.
+        if not path:
             return None, field_name, False
         if name in os.environ:
             raise ValueError(f"{name} and {name}_FILE are both set; keep one")
@@ -48,7 +50,13 @@ class SecretFiles(PydanticBaseSettingsSource):
 class ServiceSettings(BaseSettings):
     """Base of every settings class: frozen, environment and NAME_FILE, nothing else."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        # A stack file cannot leave a variable out: one that is empty is not set.
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -61,3 +69,24 @@ class ServiceSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What is given in code wins over the environment, and that over secret files."""
         return init_settings, env_settings, SecretFiles(settings_cls)
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def from_environment(kind: type[S]) -> S:
+    """The settings of a process, or its end with a line that says what to mend.
+
+    Raises:
+        SystemExit: Some are missing, or have values they may not have. Values are not shown.
+    """
+    try:
+        return kind()
+    except ValidationError as invalid:
+        found = [
+            f"{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in invalid.errors()
+        ]
+    except (OSError, ValueError) as unread:
+        found = [str(unread)]
+    raise SystemExit("settings: " + "; ".join(found))

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from mt5kit.errors import Mt5SwarmError
+from mt5kit.networks import Networks
 from mt5kit.state.postgres import AuditStore, Database, KeyStore
 from ops.logins import OWNER, Login, UrlRefused, login, reached, renew
 from ops.migrating import MigrationFailed, upgrade
@@ -140,16 +141,16 @@ def _say(line: str) -> None:
     out.print(line, markup=False)
 
 
-async def _open(dsn: str, name: str) -> Database:
+async def _open(dsn: str, name: str, networks: Networks | None = None) -> Database:
     try:
-        return await Database.open(dsn, application_name=name, max_connections=1)
+        return await Database.open(dsn, application_name=name, max_connections=1, networks=networks)
     except ValueError:
         # Its own message may carry the URL, and that the password.
         raise NotFurnished("the database URL is malformed") from None
 
 
 async def _rotate(place: Furnished, request: Request) -> Rotated:
-    database = await _open(place.database_url, "rotate-keys")
+    database = await _open(place.database_url, "rotate-keys", place.networks)
     try:
         with RingFile.held(place.key_ring) as file:
             return await Rotation(file, KeyStore(database), AuditStore(database)).run(request)

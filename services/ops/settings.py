@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from pydantic import SecretStr, ValidationError
 
+from mt5kit.networks import Networks
 from mt5kit.settings import ServiceSettings
 
 # What `make run` keeps in its data directory.
@@ -23,10 +24,12 @@ class OpsSettings(ServiceSettings):
     Args:
         key_ring_file: The vault's key ring.
         keys_database_url: As role `mt5_keys`.
+        services_networks: CIDR blocks outside which no database is connected to.
     """
 
     key_ring_file: Path | None = None
     keys_database_url: SecretStr | None = None
+    services_networks: tuple[str, ...] = ()
 
 
 class MigrateSettings(ServiceSettings):
@@ -57,10 +60,11 @@ class MigrateSettings(ServiceSettings):
 
 @dataclass(frozen=True, slots=True)
 class Furnished:
-    """The key ring's file, and the database as `mt5_keys`."""
+    """The key ring's file, the database as `mt5_keys`, and the networks it is to be in, if any."""
 
     key_ring: Path
     database_url: str = field(repr=False)
+    networks: Networks | None = None
 
 
 def ring_path(key_ring: Path | None, data_dir: Path) -> Path:
@@ -72,7 +76,8 @@ def furnished(key_ring: Path | None, database_url_file: Path | None, data_dir: P
     """From options, else from the environment, else from the data directory of `make run`.
 
     Raises:
-        NotFurnished: One of the two is given and the other is not, or a file cannot be read.
+        NotFurnished: One of the two is given and the other is not, a file cannot be read, or the
+            networks are malformed.
     """
     settings = OpsSettings()
     ring = key_ring or settings.key_ring_file
@@ -87,7 +92,10 @@ def furnished(key_ring: Path | None, database_url_file: Path | None, data_dir: P
             "say which database: --database-url-file FILE, KEYS_DATABASE_URL or"
             " KEYS_DATABASE_URL_FILE"
         )
-    return Furnished(ring, url)
+    try:
+        return Furnished(ring, url, Networks.of(settings.services_networks))
+    except ValueError as malformed:
+        raise NotFurnished(f"SERVICES_NETWORKS: {malformed}") from None
 
 
 def _revealed(settings: OpsSettings) -> str | None:

@@ -29,6 +29,7 @@ from websocket_pool.owner import (
     ending_of,
 )
 from websocket_pool.polling import Polling
+from websocket_pool.reserving import instead_of
 from websocket_pool.source import Ending, StreamOver
 from websocket_pool.stream_parts import StreamParts
 
@@ -80,6 +81,7 @@ class AccountStream:
         self._parts = parts
         self._previous = previous
         self._reread = False
+        self._waits: str | None = None
         self._polling = Polling(account_id, self.channel, self.watched, parts)
         self._expected_s = self._woken_s = -LINGER_S
         self._follower = Follower(self.channel, parts.live, parts.instance_id)
@@ -254,7 +256,9 @@ class AccountStream:
             except (Unavailable, RedisFault, StaleToken) as away:
                 if not self._ready.done() and not isinstance(away, TerminalMoved):
                     raise
-                log.info("stream_waits", account_id=self.account_id, why=away.message)
+                if away.message != self._waits:
+                    log.info("stream_waits", account_id=self.account_id, why=away.message)
+                self._waits = away.message
                 self.channel.deafen(away.message)
                 if isinstance(away, StateUnavailable):
                     # Who could not be heard has not been silent.
@@ -263,6 +267,8 @@ class AccountStream:
                 ending = None
                 if self._ready.done() and not self.watched():
                     ending = CloseCode.NORMAL, "nobody watches"
+            else:
+                self._waits = None
             if ending is not None:
                 # At once: nobody can come between this and the end.
                 self.channel.end(*ending)
@@ -305,6 +311,11 @@ class AccountStream:
         """Stand where the line stands, so that whoever comes back can be told what it missed."""
         try:
             await self._follower.look()
+        except StateUnavailable:
+            raise
+        except ServiceOverloaded:
+            # Of another version, and has said so. If it is ours from here on, it begins anew.
+            return
         except RedisFault as fault:
             log.error("line_not_read", account_id=self.account_id, error=fault.message)  # noqa: TRY400 - the traceback tells nothing more
 
@@ -325,7 +336,7 @@ class AccountStream:
         placement = self._parts.owner.placement
         reserved = await placement.where(self.account_id)
         if reserved is not None and reserved in self._parts.terminals.ids:
-            return reserved
+            return await instead_of(reserved, self.account_id, self._parts)
         if self.channel.line.epoch and self._follower.silent_s <= DEAF_AFTER_S:
             return None
         # Its owner may have left because the account has ended, which only others were told.

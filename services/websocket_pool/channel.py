@@ -10,7 +10,7 @@ from mt5kit.state.redis import Frame
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.diff import Status, View
-from websocket_pool.frames import numbered_of
+from websocket_pool.frames import NotUnderstood, numbered_of
 from websocket_pool.line import Line, Numbered
 from websocket_pool.messages import Message, Place, encode
 from websocket_pool.source import Ending, Watcher
@@ -109,31 +109,43 @@ class Channel:
         self.line.follow(numbered)
         self.tell(numbered.message)
 
-    def catch_up(self, caught: Caught) -> None:
+    def catch_up(self, caught: Caught, *, afresh: bool = False) -> None:
         """Stand where the line's owner does, and tell the watchers how.
 
         What they miss is told message by message if it is all there. Otherwise they get one
         snapshot, `conflated` unless it begins an epoch for them.
 
+        Args:
+            caught: Where it stands.
+            afresh: Have it told by a snapshot anyway.
+
         Raises:
-            msgspec.DecodeError: It is none of ours.
+            NotUnderstood: It is none of ours; nothing has changed.
         """
         line = self.line
         same = caught.epoch == line.epoch
         missed = [frame for frame in caught.frames if frame.seq > line.seq]
         whole = [frame.seq for frame in missed] == [*range(line.seq + 1, caught.seq + 1)]
-        if same and whole and not self.blank:
-            for frame in missed:
-                self.heard(numbered_of(frame, live=False))
+        if same and whole and not (self.blank or afresh):
+            for numbered in [numbered_of(frame, live=False) for frame in missed]:
+                self.heard(numbered)
         elif caught.told is not None and (not same or caught.seq > line.seq or self.blank):
-            self._stand(caught, msgspec.json.decode(caught.told, type=View))
+            try:
+                told = msgspec.json.decode(caught.told, type=View)
+            except msgspec.DecodeError as odd:
+                raise NotUnderstood(f"what is told: {odd}") from odd
+            self._stand(caught, told)
 
     def _stand(self, caught: Caught, told: View) -> None:
         line = self.line
         if (caught.epoch, caught.seq) == (line.epoch, line.seq) and told == line.told:
             return
         conflated = caught.epoch == line.epoch and caught.seq > line.seq
-        ring = [numbered_of(frame, live=False) for frame in caught.frames]
+        try:
+            ring = [numbered_of(frame, live=False) for frame in caught.frames]
+        except NotUnderstood:
+            # Whoever comes back is told everything instead.
+            ring = []
         line.restore(caught.epoch, caught.seq, told, ring)
         snapshot = line.snapshot(conflated=conflated)
         # An epoch that has seen nothing yet has only its trouble to tell.

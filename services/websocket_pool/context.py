@@ -12,20 +12,19 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from mt5kit.domain.brokers import Brokers
+from mt5kit.secret import Secret
 from mt5kit.service.background import Background
+from mt5kit.service.departures import LOOK_S
 from mt5kit.service.registration import Registration
 from mt5kit.service.supervision import keep_running
 from mt5kit.state.keys import Keys
 from mt5kit.state.postgres import Database, InstanceReport, SubscriptionStore, WorkerStore
 from mt5kit.state.redis import (
-    LEASE_TTL_MS,
     BoardStore,
     ControlChannel,
-    KeeperPlan,
     LeaseKeeper,
     LeaseStore,
     LiveStore,
-    Redis,
     RedisProbe,
     SocketCounts,
     StreamPlacementStore,
@@ -37,16 +36,20 @@ from mt5kit.telemetry.readiness import Probe
 from mt5kit.telemetry.stream_metrics import StreamMetrics
 from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard
+from mt5kit.terminal.names import Names
+from mt5kit.terminal.supervisor import Supervisors
 from mt5kit.vault import Vault
 from websocket_pool.admission import Admission
 from websocket_pool.board import BEAT_S, StreamBoard
 from websocket_pool.close_codes import CloseCode
-from websocket_pool.credentials import CredentialSource, StoredCredentials
+from websocket_pool.credentials import StoredCredentials
 from websocket_pool.door import Door
-from websocket_pool.entrance import Entrance, Verifier
+from websocket_pool.draining import Drainer
+from websocket_pool.entrance import Entrance
 from websocket_pool.feed import FeedParts
 from websocket_pool.hub import Hub
-from websocket_pool.owner import IDLE_S, MOVE_AFTER_S, OwnerParts
+from websocket_pool.leasing import Leasing
+from websocket_pool.owner import OwnerParts
 from websocket_pool.poll_marks import MARK_S, PollMarks
 from websocket_pool.resume import RENEW_S, ResumeTickets
 from websocket_pool.session import SessionRules
@@ -54,74 +57,16 @@ from websocket_pool.settings import StreamSettings
 from websocket_pool.source import Watcher
 from websocket_pool.stream_parts import StreamParts
 from websocket_pool.subscriptions import SubscriptionBook
-from websocket_pool.terminals import LinkedTerminals, Terminals
+from websocket_pool.terminals import LinkedTerminals
 from websocket_pool.tokens import TokenVerifier
 from websocket_pool.user_sockets import UserSockets
+from websocket_pool.wiring import Limits, Wiring
 
 log = structlog.get_logger(__name__)
-
-SETTLE_S = 2.0
-"""An owner writes every half second, and comes again after half a second if it could not."""
 
 PARTING_S = 1.0
 """The sockets of a replica that stops are closed over so long, and each is told to come back
 after a moment of its own, so that they do not all come at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many sockets there may be.
-
-    Args:
-        sockets: On this replica.
-        per_user: Of one user, on all replicas.
-        per_address: Of one address, on this replica.
-    """
-
-    sockets: int = 2000
-    per_user: int = 20
-    per_address: int = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """What a replica is built from; a test gives its own terminals and credentials.
-
-    Args:
-        redis: The state store.
-        registry: The metrics of this app.
-        terminals: The stream terminals.
-        credentials: Of the accounts.
-        brokers: Their clocks.
-        rules: Times of sessions, and this replica's id.
-        verifier: Of tokens.
-        own: The terminals of this replica's slot.
-        origins: Pages that may open sockets.
-        limits: How many sockets there may be.
-        lease_ttl_ms: A dead replica's terminals are free after this.
-        lease_interval_s: Between renewals; a quarter of a lease unless given.
-        idle_s: Seconds a stream goes on without watchers.
-        move_after_s: Seconds after which an account leaves a terminal that does not answer.
-        drain_s: Seconds new sockets are served while the replica stops.
-        settle_s: See `StreamParts`.
-    """
-
-    redis: Redis
-    registry: CollectorRegistry
-    terminals: Terminals
-    credentials: CredentialSource
-    brokers: Brokers
-    rules: SessionRules
-    verifier: Verifier
-    own: frozenset[str] = frozenset()
-    origins: frozenset[str] = frozenset()
-    limits: Limits = Limits()
-    lease_ttl_ms: int = LEASE_TTL_MS
-    lease_interval_s: float | None = None
-    idle_s: float = IDLE_S
-    move_after_s: float = MOVE_AFTER_S
-    drain_s: float = 0.0
-    settle_s: float = SETTLE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +85,10 @@ class StreamContext:
 
     wiring: Wiring
     http_metrics: HttpMetrics
-    keeper: LeaseKeeper
+    leasing: Leasing
     hub: Hub
     board: StreamBoard
+    drainer: Drainer
     control: ControlChannel
     door: Door
     database: Database | None = None
@@ -165,15 +111,13 @@ class StreamContext:
         database = await Database.open(
             settings.worker_database_url.get_secret_value(),
             application_name=settings.instance_id,
+            networks=settings.networks,
         )
-        terminals = LinkedTerminals.of(
-            settings.stream_terminals,
-            AddressGuard(settings.terminals_networks),
-            TerminalMetrics(registry),
-        )
+        guard, key = AddressGuard(settings.terminals_networks), settings.supervisor_key
+        terminals = LinkedTerminals.of(settings.stream_terminals, guard, TerminalMetrics(registry))
         client = httpx.AsyncClient()
         wiring = Wiring(
-            redis=open_redis(settings.redis_url.get_secret_value()),
+            redis=open_redis(settings.redis_url.get_secret_value(), settings.networks),
             registry=registry,
             terminals=terminals,
             credentials=StoredCredentials(WorkerStore(database), vault),
@@ -187,6 +131,10 @@ class StreamContext:
                 client=client,
             ),
             own=settings.own_terminals,
+            names=Names(settings.stream_terminals, guard),
+            supervisors=Supervisors(
+                settings.supervisor_port, None if key is None else Secret(key.get_secret_value())
+            ),
             origins=settings.allowed_origins,
             limits=Limits(
                 settings.max_connections,
@@ -207,21 +155,17 @@ class StreamContext:
         redis, keys, metrics = wiring.redis, Keys(), StreamMetrics(wiring.registry)
         me, terminals = wiring.rules.instance_id, wiring.terminals
         leases, live = LeaseStore(redis, keys), LiveStore(redis, keys)
+        # The hub is made below: it needs the keeper.
         hub: Hub
-        keeper = LeaseKeeper(
-            leases,
-            _plan(wiring),
-            # The hub is made below: it needs the keeper.
-            on_gained=lambda lease: hub.gained(lease),  # noqa: PLW0108
-            on_losing=lambda terminal_id: hub.losing(terminal_id),  # noqa: PLW0108
-            on_lost=lambda terminal_id: hub.lost(terminal_id),  # noqa: PLW0108
-        )
+        leasing = Leasing.of(wiring, leases, lambda: hub)
+        keeper, drains = leasing.keeper, leasing.departures.drain
         board = StreamBoard(
             BoardStore(redis, keys, "stream"),
             me,
-            terminals.ids,
             lambda: keeper.held,
             lambda terminal_id: terminals.up(terminal_id) and hub.well(terminal_id),
+            drains,
+            leasing.roster,
         )
         marks = PollMarks(WorkerStore(database)) if database else None
         owner = OwnerParts(
@@ -231,6 +175,7 @@ class StreamContext:
             feed=FeedParts(wiring.credentials, wiring.brokers),
             metrics=metrics,
             others=board.others,
+            drains=drains,
             looked=marks.looked if marks else _unmarked,
             idle_s=wiring.idle_s,
             move_after_s=wiring.move_after_s,
@@ -238,8 +183,8 @@ class StreamContext:
 
         def candidates() -> list[str]:
             # A Redis that has lost its data may not know yet that they are taken.
-            polled = hub.polled()
-            return [one for one in board.candidates() if one not in polled]
+            taken = hub.polled() | parts.leaving
+            return [one for one in board.candidates() if one not in taken]
 
         parts = StreamParts(
             me, keeper, leases, terminals, owner, candidates, set(), wiring.settle_s
@@ -249,9 +194,10 @@ class StreamContext:
         context = cls(
             wiring=wiring,
             http_metrics=HttpMetrics(wiring.registry),
-            keeper=keeper,
+            leasing=leasing,
             hub=hub,
             board=board,
+            drainer=Drainer(leasing, terminals, hub, owner),
             control=ControlChannel(redis, keys),
             door=door,
             database=database,
@@ -259,6 +205,11 @@ class StreamContext:
         if database is not None and marks is not None:
             context.record(database, marks)
         return context
+
+    @property
+    def keeper(self) -> LeaseKeeper:
+        """The leases of this replica."""
+        return self.leasing.keeper
 
     def record(self, database: Database, marks: PollMarks) -> None:
         """Write to a database what happens here."""
@@ -285,7 +236,11 @@ class StreamContext:
             "instance_id": self.wiring.rules.instance_id,
             "draining": self.draining,
             "terminals": {
-                one: {"leased": one in held, "connected": one in held and terminals.up(one)}
+                one: {
+                    "leased": one in held,
+                    "connected": one in held and terminals.up(one),
+                    "draining": one in held and self.leasing.departures.drain(one),
+                }
                 for one in terminals.ids
             },
         }
@@ -299,7 +254,7 @@ class StreamContext:
 
     def start(self) -> None:
         """Take leases, listen to the others and to orders, renew and record."""
-        self.keeper.start()
+        self.leasing.start()
         for name, work in (
             ("control", lambda: self.hub.obey(self.control)),
             ("relay", self.hub.hear),
@@ -307,6 +262,7 @@ class StreamContext:
         ):
             self._tasks.append(asyncio.create_task(keep_running(name, work), name=name))
         self._background.every("board", BEAT_S, self.board.beat)
+        self._background.every("drain", LOOK_S, self.drainer.look)
         self._background.every("resume-tickets", RENEW_S, self.door.resume.renew_all)
         self._background.every("user-sockets", RENEW_S, self.door.users.renew)
         if self._records is not None:
@@ -342,7 +298,7 @@ class StreamContext:
             last_first.push_async_callback(self._background.aclose)
             last_first.push_async_callback(self._end_tasks)
             last_first.push_async_callback(self.hub.aclose)
-            last_first.push_async_callback(self.keeper.close)
+            last_first.push_async_callback(self.leasing.aclose)
 
     async def _part_with(self, watchers: Sequence[Watcher]) -> None:
         chance = random.Random()  # noqa: S311 - spreads readers out, keeps no secret
@@ -355,18 +311,6 @@ class StreamContext:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _plan(wiring: Wiring) -> KeeperPlan:
-    ids = wiring.terminals.ids
-    return KeeperPlan(
-        role="stream",
-        owner=wiring.rules.instance_id,
-        terminals=lambda: ids,
-        own=wiring.own,
-        ttl_ms=wiring.lease_ttl_ms,
-        interval_s=wiring.lease_interval_s,
-    )
 
 
 def _door(wiring: Wiring, hub: Hub, metrics: StreamMetrics, keys: Keys) -> Door:

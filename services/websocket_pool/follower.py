@@ -4,12 +4,12 @@ import asyncio
 from collections import deque
 from typing import Final
 
-import msgspec
 import structlog
 
+from mt5kit.errors import ServiceOverloaded
 from mt5kit.state.redis import LiveStore, Relayed
 from websocket_pool.channel import Caught, Channel
-from websocket_pool.frames import numbered_of
+from websocket_pool.frames import NotUnderstood, numbered_of
 
 FOLLOW_S: Final = 2.0
 """Between two looks at where the line stands: what was lost on the way is found by then."""
@@ -40,6 +40,7 @@ class Follower:
         self._waiting: deque[Relayed] = deque(maxlen=MOST_WAITING)
         self._come = asyncio.Event()
         self._heard_s = self._loop.time()
+        self._foreign = False
         self.heard = False
 
     @property
@@ -68,14 +69,38 @@ class Follower:
 
         Raises:
             StateUnavailable: Redis is away.
+            ServiceOverloaded: The account's owner is of a version that we do not understand.
         """
         place = self._channel.place
         # Without a state there is nothing to go on from.
         known = (0, 0) if self._channel.blank else (place.epoch, place.seq)
-        followed = await self._live.follow(place.account_id, self._replica, *known)
+        try:
+            await self._stand_there(*known)
+        except NotUnderstood:
+            await self._stand_there_afresh()
+        else:
+            self._foreign = False
+
+    async def _stand_there_afresh(self) -> None:
+        """Pass over messages that are not understood: what they lead to may be."""
+        try:
+            await self._stand_there(0, 0, afresh=True)
+        except NotUnderstood as odd:
+            if not self._foreign:
+                account_id = self._channel.place.account_id
+                log.warning("line_not_understood", account_id=account_id, error=str(odd))
+            self._foreign = True
+            raise ServiceOverloaded(
+                "the replica that streams this account is of another version",
+                retry_after_s=FOLLOW_S,
+            ) from odd
+
+    async def _stand_there(self, epoch: int, seq: int, *, afresh: bool = False) -> None:
+        account_id = self._channel.place.account_id
+        followed = await self._live.follow(account_id, self._replica, epoch, seq)
         if followed is not None:
             caught = Caught(followed.epoch, followed.seq, followed.told, followed.frames)
-            self._channel.catch_up(caught)
+            self._channel.catch_up(caught, afresh=afresh)
             heard_s = self._loop.time() - followed.silent_ms / 1000
             # What was written before is told for what it is worth, but its owner may be gone.
             self.heard = self.heard or heard_s >= self._heard_s
@@ -117,8 +142,9 @@ class Follower:
         if frame.seq == line.seq + 1:
             try:
                 self._channel.heard(numbered_of(frame, live=True))
-            except msgspec.DecodeError:
-                log.exception("relayed_message_not_understood")
+            except NotUnderstood:
+                # As if it were lost: what it leads to is looked up.
+                self._waiting.clear()
                 return False
             self._heard_s = self._loop.time()
             self.heard = True

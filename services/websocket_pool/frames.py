@@ -4,7 +4,11 @@ import msgspec
 
 from mt5kit.state.redis import Frame
 from websocket_pool.line import Numbered
-from websocket_pool.messages import Message
+from websocket_pool.messages import NUMBERED, Message
+
+
+class NotUnderstood(Exception):
+    """What another replica says is of a version that this one does not know."""
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -29,8 +33,13 @@ def numbered_of(frame: Frame, *, live: bool) -> Numbered:
         live: Whether it comes as it is made: only then does its age tell of the delivery.
 
     Raises:
-        msgspec.DecodeError: It is none of ours.
+        NotUnderstood: It is none of ours.
     """
-    head = msgspec.json.decode(frame.head, type=_Head)
+    try:
+        head = msgspec.json.decode(frame.head, type=_Head)
+    except msgspec.DecodeError as odd:
+        raise NotUnderstood(f"message {frame.seq}: {odd}") from odd
+    if head.type not in NUMBERED:
+        raise NotUnderstood(f"message {frame.seq} is of the type {head.type!r}")
     message = Message.of(head.type, frame.text, head.seen_ms if live else None)
     return Numbered(frame.seq, head.at_ms, head.look_ms, message)

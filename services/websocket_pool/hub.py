@@ -140,13 +140,18 @@ class Hub:
             elif await self._parts.live.followers(account_id):
                 self._wanted(account_id)
 
+    def serves(self, account_id: str) -> bool:
+        """Whether an account is streamed here, polled or followed."""
+        stream = self._streams.get(account_id)
+        return stream is not None and not stream.over
+
     def polled(self) -> frozenset[str]:
         """Terminals of ours on which an account is polled."""
         return frozenset(stream.owner.terminal_id for stream in self.streams if stream.owner)
 
     def well(self, terminal_id: str) -> bool:
         """Whether a terminal of ours answers whoever polls it, as far as anybody does."""
-        return terminal_id not in self._parts.leaving and all(
+        return all(
             stream.owner is None
             or stream.owner.status.state is not AccountState.TERMINAL_UNAVAILABLE
             for stream in self._on(terminal_id)

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
 
 from mt5kit.domain.accounts import AccountState
 from mt5kit.domain.instants import now_ms
@@ -21,6 +22,8 @@ FOLD_AFTER = 64
 
 ORDER_CHANGES = ("placed", "removed", "modified")
 """What somebody decided about pending orders; the rest is their market price."""
+
+log = structlog.get_logger(__name__)
 
 NOTHING_TOLD = View(Status(AccountState.CONNECTED))
 """What clients take for granted until a `status` says otherwise."""
@@ -48,6 +51,9 @@ class Line:
     Whoever polls the account makes its messages (`begin`, `advance`); whoever does not takes them
     from the one who does (`restore`, `follow`). Everything a client is sent stems from
     `told`, never from a newer look: only so do the messages that follow a snapshot fit it.
+
+    What its messages lead to is unknown where one of another version is not understood; then it is
+    as before the first look, until it stands anew where its owner does.
 
     Args:
         account_id: Whose line.
@@ -172,8 +178,13 @@ class Line:
         return [numbered.message for numbered in self._ring if numbered.seq > after_seq]
 
     def _fold(self) -> None:
-        for numbered in self._unfolded:
-            self._told = folded(self._told, numbered.message, numbered.look_ms)
+        try:
+            for numbered in self._unfolded:
+                self._told = folded(self._told, numbered.message, numbered.look_ms)
+        except (msgspec.DecodeError, ValueError) as odd:
+            # Of another version: what it leads to is asked of its owner.
+            log.warning("line_not_understood", account_id=self._account_id, error=str(odd))
+            self._told = NOTHING_TOLD
         self._unfolded.clear()
 
     def _stand(self, told: View) -> None:

@@ -8,6 +8,7 @@ import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
 from mt5kit.service.server import KEEP_ALIVE_S, DrainingServer
+from mt5kit.settings import from_environment
 from mt5kit.telemetry.http_protocol import ShapedHttpProtocol
 from mt5kit.telemetry.logs import configure_logs
 from websocket_pool.app import create_app
@@ -50,4 +51,4 @@ if __name__ == "__main__":
     configure_logs(sys.stdout)
     # A frame is a system call for each socket, and asyncio's own loop costs as much again.
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
-        runner.run(serve(StreamSettings()))
+        runner.run(serve(from_environment(StreamSettings)))

@@ -25,6 +25,10 @@ class Kind(StrEnum):
     ACCOUNT = "account_update"
 
 
+NUMBERED: Final = frozenset(kind.value for kind in Kind)
+"""The wire names of the kinds."""
+
+
 class Message:
     """An encoded message, shared by every socket it goes to.
 
@@ -162,11 +166,8 @@ def text_frame(payload: bytes) -> bytes:
     return struct.pack("!BBQ", _FINAL_TEXT, _SHORT + 2, size) + payload
 
 
-_NUMBERED: Final = frozenset(kind.value for kind in Kind)
-
-
 def _is_state(kind: str) -> bool:
-    return kind == "snapshot" or kind in _NUMBERED
+    return kind == "snapshot" or kind in NUMBERED
 
 
 class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):

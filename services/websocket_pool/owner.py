@@ -43,6 +43,9 @@ MOVE_AFTER_S: Final = 20.0
 LOOK_AROUND_S: Final = 2.0
 """How often it is asked whether anybody watches, and whether the terminal is worth staying on."""
 
+DRAIN_LOOK_S: Final = 0.5
+"""Between two attempts to leave a terminal that is about to end."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -87,6 +90,7 @@ class OwnerParts:
         feed: What the feeds share.
         metrics: Counts the accounts.
         others: The terminals but one that are up, wherever they are leased.
+        drains: Whether a terminal of ours is about to end.
         looked: Told of each account that is polled, now and then.
         idle_s: Seconds an account is polled when nobody watches it any more.
         move_after_s: Seconds after which an account leaves a terminal that does not answer.
@@ -98,6 +102,7 @@ class OwnerParts:
     feed: FeedParts
     metrics: StreamMetrics
     others: Callable[[str], Sequence[str]]
+    drains: Callable[[str], bool]
     looked: Callable[[str], None]
     idle_s: float = IDLE_S
     move_after_s: float = MOVE_AFTER_S
@@ -194,6 +199,7 @@ class Owner:
                 self._while_reserved,
                 self._while_watched,
                 self._while_answered,
+                self._while_it_stays,
             )
         ]
         awaited: list[asyncio.Future[Left]] = [*work, self._leaving]
@@ -260,6 +266,25 @@ class Owner:
                 since_s = loop.time()
             elif loop.time() - since_s > after_s and await self._reserve_elsewhere():
                 return Left.MOVED
+
+    async def _while_it_stays(self) -> Left:
+        """Until the terminal drains and another is free.
+
+        That is reserved when the line has been handed over: whoever has it may begin at once.
+        """
+        while True:
+            if self._parts.drains(self.terminal_id) and await self._room_elsewhere():
+                return Left.MOVED
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+    async def _room_elsewhere(self) -> bool:
+        others = self._parts.others(self.terminal_id)
+        try:
+            occupied = await self._parts.placement.occupants(others)
+        except (StateUnavailable, RedisFault) as failure:
+            self._log.info("no_other_terminal", error=failure.message)
+            return False
+        return len(occupied) < len(others)
 
     async def _reserve_elsewhere(self) -> bool:
         others = self._parts.others(self.terminal_id)

@@ -11,6 +11,7 @@ from websocket_pool.channel import Caught, Channel
 from websocket_pool.close_codes import CloseCode
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.feed import check_connected
+from websocket_pool.frames import NotUnderstood
 from websocket_pool.owner import Left, Owner, Tenure, give_up
 from websocket_pool.source import StreamOver
 from websocket_pool.stream_parts import StreamParts
@@ -133,7 +134,10 @@ class Polling:
             claim = Claim(None, 0)
         taken, epoch = claim.taken, token
         if taken is not None and not (taken.epoch == line.epoch and taken.seq < line.seq):
-            self._channel.catch_up(Caught(taken.epoch, taken.seq, taken.told, taken.frames))
+            try:
+                self._channel.catch_up(Caught(taken.epoch, taken.seq, taken.told, taken.frames))
+            except NotUnderstood as odd:
+                log.warning("line_not_understood", account_id=self._account_id, error=str(odd))
             if (line.epoch, line.seq) == (taken.epoch, taken.seq):
                 epoch = taken.epoch
         told = line.told.account

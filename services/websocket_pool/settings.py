@@ -2,10 +2,12 @@
 
 import socket
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from mt5kit.domain.broker_time import DEFAULT_RULE
+from mt5kit.networks import Networks
 from mt5kit.settings import ServiceSettings
 from mt5kit.state.redis import LEASE_TTL_MS
 from mt5kit.terminal.address import TerminalAddress
@@ -18,12 +20,15 @@ class StreamSettings(ServiceSettings):
         host: Where it listens.
         port: Where it listens.
         instance_id: This replica; in Swarm its slot hostname.
+        services_networks: CIDR blocks outside which no store is connected to.
         redis_url: With the password, if any.
         worker_database_url: As role `mt5_worker`.
         key_ring_file: The vault's key ring.
         stream_terminals: JSON list of `{terminal_id, host, port}`, the same on every replica.
         own_terminals: Those of this replica's slot.
         terminals_networks: CIDR blocks outside which no terminal is spoken to.
+        supervisor_port: Where the supervisors of terminals listen; 0 where there are none.
+        supervisor_key: What opens them.
         broker_servers: JSON `{server: clock rule}`.
         default_clock: Clock rule of a server that is not listed.
         allowed_origins: JSON list of pages that may open sockets, `["*"]` for all.
@@ -44,12 +49,15 @@ class StreamSettings(ServiceSettings):
     host: str = "0.0.0.0"  # noqa: S104 - inside its container
     port: int = Field(default=8000, ge=0, le=65535)
     instance_id: str = Field(default_factory=socket.gethostname)
+    services_networks: tuple[str, ...] = ()
     redis_url: SecretStr
     worker_database_url: SecretStr
     key_ring_file: Path
     stream_terminals: tuple[TerminalAddress, ...]
     own_terminals: frozenset[str] = frozenset()
     terminals_networks: tuple[str, ...]
+    supervisor_port: int = Field(default=0, ge=0, le=65535)
+    supervisor_key: SecretStr | None = None
     broker_servers: dict[str, str] = Field(default_factory=dict)
     default_clock: str = DEFAULT_RULE
     allowed_origins: frozenset[str] = frozenset()
@@ -64,3 +72,14 @@ class StreamSettings(ServiceSettings):
     jwt_jwks_url: str | None = None
     jwt_issuer: str | None = None
     jwt_audience: str = "authenticated"
+
+    @property
+    def networks(self) -> Networks | None:
+        """`services_networks`; None without."""
+        return Networks.of(self.services_networks)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.supervisor_port and self.supervisor_key is None:
+            raise ValueError("SUPERVISOR_PORT wants SUPERVISOR_KEY")
+        return self

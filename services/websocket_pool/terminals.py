@@ -13,6 +13,7 @@ from mt5kit.telemetry.terminal_metrics import TerminalMetrics
 from mt5kit.terminal.address import AddressGuard, TerminalAddress
 from mt5kit.terminal.link import TerminalLink
 from mt5kit.terminal.protocol import StreamTerminal
+from mt5kit.terminal.supervisor import Peer
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,9 @@ class Terminals(Protocol):
 
     def up(self, terminal_id: str) -> bool:
         """Whether it is leased here and a connection to it stands."""
+
+    def peer(self, terminal_id: str) -> Peer | None:
+        """What that connection is to; None without."""
 
     async def aclose(self) -> None:
         """Hang up everywhere."""
@@ -109,6 +113,11 @@ class LinkedTerminals:
         """See `Terminals.up`."""
         link = self._links.get(terminal_id)
         return link is not None and link.connected
+
+    def peer(self, terminal_id: str) -> Peer | None:
+        """See `Terminals.peer`."""
+        link = self._links.get(terminal_id)
+        return None if link is None else link.peer
 
     async def aclose(self) -> None:
         """See `Terminals.aclose`."""

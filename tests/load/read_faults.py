@@ -181,7 +181,7 @@ class Trial:
         for account in self._accounts:
             while not (answer := await client.read(account, self._case.what, params=FRESH)).ok:
                 if answer.code == "MT5_LOGIN_FAILED":
-                    self.seen.reconnected += await client.connect(account)
+                    self.seen.reconnected += (await client.connect(account)).ok
                 await asyncio.sleep(THINK_S)
 
     async def _read(

@@ -15,6 +15,8 @@ from tests.swarm.docker_cli import Docker, DockerFailed
 
 MIRROR = "http://deb.debian.org/debian"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+# A mirror's copy of a suite in development may be older than it says it may be.
+APT_CONF = "etc/apt/apt.conf.d/90mt5-swarm-test"
 # The stand-in's label: an image without it was pulled, and is the real one.
 LABEL = "mt5-swarm.stand-in"
 
@@ -40,8 +42,7 @@ class Base:
     def dockerfile(self) -> str:
         """The stand-in's Dockerfile."""
         steps = [
-            # A mirror's copy of a suite in development may be older than it says it may be.
-            "apt-get -o Acquire::Check-Valid-Until=false update -qq",
+            "apt-get update -qq",
             f"apt-get install -y -qq --no-install-recommends {' '.join(self.packages)} >/dev/null",
             "rm -rf /var/lib/apt/lists/*",
             *self.steps,
@@ -93,13 +94,16 @@ BASES = (
         "prom/prometheus:v3.5.3",
         "forky",
         ("prometheus",),
-        ("ln -s /usr/bin/prometheus /usr/bin/promtool /bin/ 2>/dev/null || true",),
+        ("install -d -o nobody -g nogroup /prometheus",),
     ),
     Base(
         "prom/alertmanager:v0.33.1",
         "forky",
         ("prometheus-alertmanager",),
-        ("ln -s /usr/bin/prometheus-alertmanager /usr/bin/alertmanager",),
+        (
+            "ln -s /usr/bin/prometheus-alertmanager /usr/bin/alertmanager",
+            "install -d -o nobody -g nogroup /alertmanager",
+        ),
     ),
     Base(
         "prom/node-exporter:v1.11.1",
@@ -174,6 +178,7 @@ def _ensure_suite(docker: Docker, suite: str) -> None:
         )
         if done.returncode:
             raise DockerFailed(f"debootstrap {suite}: {done.stdout.decode()[-2000:]}")
+        (root / APT_CONF).write_text('Acquire::Check-Valid-Until "false";\n')
         shutil.copy(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
         for package in (root / "var/cache/apt/archives").glob("*.deb"):
             package.unlink()

@@ -79,7 +79,9 @@ class Docker:
         Raises:
             DockerFailed: It failed.
         """
-        with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
+        with subprocess.Popen(
+            ["/bin/tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE
+        ) as tar:
             done = subprocess.run(
                 [CLIENT, "import", "--change", change, "-", image],
                 stdin=tar.stdout,
@@ -93,6 +95,10 @@ class Docker:
     def json(self, *arguments: str) -> Any:
         """What the command printed, as JSON."""
         return json.loads(self(*arguments))
+
+    def json_lines(self, *arguments: str) -> list[Any]:
+        """What the command printed, as JSON by lines."""
+        return [json.loads(line) for line in self.lines(*arguments)]
 
     def lines(self, *arguments: str) -> list[str]:
         """What the command printed, by lines."""

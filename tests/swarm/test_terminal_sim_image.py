@@ -1,12 +1,6 @@
-"""The image of the simulated terminals, run by a real Docker.
-
-`DOCKER` names the client and `DOCKER_HOST` the daemon, as usual; `MT5_SIM_IMAGE` names the image,
-which has to be built before.
-"""
+"""The image of the simulated terminals, run by a real Docker."""
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,9 +10,10 @@ from uuid import uuid4
 
 import pytest
 from mt5linux import MetaTrader5
+from tests.swarm.docker_cli import Docker
+from tests.swarm.images import build_image
 
-DOCKER = os.environ.get("DOCKER", "docker")
-IMAGE = os.environ.get("MT5_SIM_IMAGE", "mt5-terminal-sim")
+IMAGE = "mt5-terminal-sim:test"
 LABEL = f"mt5-image-test={uuid4().hex}"
 LOGIN, PASSWORD, SERVER = 5001001, "Demo-1001-main", "MT5Swarm-Demo"
 PATIENCE_S = 60.0
@@ -26,15 +21,6 @@ PATIENCE_S = 60.0
 STOP_S = 8.0
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    done = subprocess.run(
-        [DOCKER, *arguments], capture_output=True, text=True, check=False, timeout=120
-    )
-    if check and done.returncode:
-        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr.strip()}")
-    return (done.stdout + done.stderr).strip()
 
 
 def until(what: str, true: Callable[[], bool]) -> None:
@@ -46,8 +32,8 @@ def until(what: str, true: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cleared() -> Iterator[None]:
-    docker("image", "inspect", IMAGE)
+def _cleared(docker: Docker) -> Iterator[None]:
+    build_image(docker, "services/terminal_sim/Dockerfile", IMAGE)
     yield
     for container in docker("ps", "-aq", "--filter", f"label={LABEL}").split():
         docker("rm", "--force", "--volumes", container)
@@ -66,22 +52,22 @@ def key(tmp_path: Path) -> str:
     return f"{path}:/run/secrets/supervisor_key:ro"
 
 
-def start(key: str, *options: str, **variables: object) -> str:
+def start(docker: Docker, key: str, *options: str, **variables: object) -> str:
     """Run a container and return its id once it is healthy."""
     given = [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
     basic = ("--detach", "--label", LABEL, "--volume", key, "--health-interval", "3s")
     container = docker("run", *basic, *given, *options, IMAGE)
-    until("healthy", lambda: state(container)["Health"]["Status"] == "healthy")
+    until("healthy", lambda: state(docker, container)["Health"]["Status"] == "healthy")
     return container
 
 
-def state(container: str) -> dict[str, Any]:
+def state(docker: Docker, container: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(docker("inspect", "-f", "{{json .State}}", container))
     return found
 
 
 @contextmanager
-def terminal(container: str, port: int = 8001) -> Iterator[Any]:
+def terminal(docker: Docker, container: str, port: int = 8001) -> Iterator[Any]:
     """Log in to a terminal by mt5linux, through a port published on this machine."""
     host, _, published = docker("port", container, f"{port}/tcp").splitlines()[0].rpartition(":")
     mt5 = MetaTrader5(host, int(published))
@@ -109,7 +95,7 @@ def deal(mt5: Any, kind: int, **more: int) -> int:
     return int(result.order)
 
 
-def test_the_image_is_made_as_promised() -> None:
+def test_the_image_is_made_as_promised(docker: Docker) -> None:
     config = json.loads(docker("image", "inspect", "-f", "{{json .Config}}", IMAGE))
     assert config["User"] == "mt5"
     assert config["Volumes"] == {"/config": {}}
@@ -118,26 +104,44 @@ def test_the_image_is_made_as_promised() -> None:
     assert set(config["ExposedPorts"]) == {"8001/tcp", "8100/tcp", "8200/tcp"}
     # What a package index of one's own needs while building stays out of the image.
     left = docker("run", "--rm", "--label", LABEL, "--entrypoint", "sh", IMAGE, "-c",
-                  "cat /etc/pip.conf; command -v pip; id -u")  # fmt: skip
+                  "cat /etc/pip.conf 2>/dev/null; command -v pip; id -u")  # fmt: skip
     assert left.splitlines()[0] == "1000"
 
 
-def test_two_terminals_are_read_from_outside_and_stop_when_told(key: str) -> None:
+def test_two_terminals_are_read_from_outside_and_stop_when_told(docker: Docker, key: str) -> None:
     ports = [part for port in (8001, 8002) for part in ("--publish", f"127.0.0.1::{port}")]
-    container = start(key, *ports, MT5_TERMINALS=2)
+    container = start(docker, key, *ports, MT5_TERMINALS=2)
     for port in (8001, 8002):
-        with terminal(container, port) as mt5:
+        with terminal(docker, container, port) as mt5:
             assert mt5.account_info().login == LOGIN
     began = time.monotonic()
     docker("stop", "--time", "30", container)
     assert time.monotonic() - began < STOP_S
-    assert state(container)["ExitCode"] == 0
+    assert state(docker, container)["ExitCode"] == 0
 
 
-def test_a_terminal_that_freezes_makes_its_container_unhealthy(key: str) -> None:
-    container = start(key, "--health-timeout", "8s", "--health-retries", "1")
+def test_a_container_that_is_stopped_waits_for_its_clients(docker: Docker, key: str) -> None:
+    container = start(docker, key, "--publish", "127.0.0.1::8001")
+    with terminal(docker, container) as mt5:
+        docker("kill", "--signal", "TERM", container)
+        until("draining", lambda: "draining" in docker("exec", container, "terminal-sim", "status"))
+        assert mt5.account_info().login == LOGIN
+    until("an end", lambda: state(docker, container)["Status"] == "exited")
+    assert state(docker, container)["ExitCode"] == 0
+    assert "every client has left" in docker.both("logs", container)
+    # A second signal waits for nobody.
+    container = start(docker, key, "--publish", "127.0.0.1::8001")
+    with terminal(docker, container):
+        for _ in range(2):
+            docker("kill", "--signal", "TERM", container)
+        until("an end", lambda: state(docker, container)["Status"] == "exited")
+    assert state(docker, container)["ExitCode"] == 0
+
+
+def test_a_terminal_that_freezes_makes_its_container_unhealthy(docker: Docker, key: str) -> None:
+    container = start(docker, key, "--health-timeout", "8s", "--health-retries", "1")
     docker("exec", container, "terminal-sim", "fault", "freeze", "--terminal", "1", "hold_s=300")
-    until("unhealthy", lambda: state(container)["Health"]["Status"] == "unhealthy")
+    until("unhealthy", lambda: state(docker, container)["Health"]["Status"] == "unhealthy")
 
 
 @pytest.mark.parametrize(
@@ -149,27 +153,31 @@ def test_a_terminal_that_freezes_makes_its_container_unhealthy(key: str) -> None
         ({"MT5_TERMINALS": "many"}, "--terminals"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_one_line(variables: dict[str, str], said: str) -> None:
+def test_what_cannot_be_run_is_refused_in_one_line(
+    docker: Docker, variables: dict[str, str], said: str
+) -> None:
     given = [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
     container = docker("run", "--detach", "--label", LABEL, *given, IMAGE)
-    until("an end", lambda: state(container)["Status"] == "exited")
-    assert state(container)["ExitCode"] == 2
-    printed = docker("logs", container)
+    until("an end", lambda: state(docker, container)["Status"] == "exited")
+    assert state(docker, container)["ExitCode"] == 2
+    printed = docker.both("logs", container)
     assert said in printed
     assert len(printed.splitlines()) == 1
 
 
-def test_two_terminal_containers_share_the_account_of_a_broker_container(key: str) -> None:
+def test_two_terminal_containers_share_the_account_of_a_broker_container(
+    docker: Docker, key: str
+) -> None:
     network, volume = f"mt5-net-{uuid4().hex[:8]}", f"mt5-data-{uuid4().hex[:8]}"
     docker("network", "create", "--label", LABEL, network)
     docker("volume", "create", "--label", LABEL, volume)
     joined = ("--network", network)
     named = ("--network-alias", "broker", "--volume", f"{volume}:/config")
-    broker = start(key, *joined, *named, MT5_ROLE="broker")
+    broker = start(docker, key, *joined, *named, MT5_ROLE="broker")
     shown = ("--publish", "127.0.0.1::8001")
     where = {"MT5_ROLE": "terminal", "MT5_BROKERS": f"{SERVER}=broker:8200"}
-    one, two = (start(key, *joined, *shown, **where) for _ in range(2))
-    with terminal(one) as here, terminal(two) as there:
+    one, two = (start(docker, key, *joined, *shown, **where) for _ in range(2))
+    with terminal(docker, one) as here, terminal(docker, two) as there:
         before = tickets(there)
         ticket = deal(here, here.ORDER_TYPE_BUY)
         assert ticket not in before
@@ -181,6 +189,6 @@ def test_two_terminal_containers_share_the_account_of_a_broker_container(key: st
         deal(here, here.ORDER_TYPE_SELL, position=ticket)
         until("it is gone in the other", lambda: ticket not in tickets(there))
     docker("restart", "--time", "30", one)
-    until("healthy again", lambda: state(one)["Health"]["Status"] == "healthy")
-    with terminal(one) as again:
+    until("healthy again", lambda: state(docker, one)["Health"]["Status"] == "healthy")
+    with terminal(docker, one) as again:
         assert ticket not in tickets(again)

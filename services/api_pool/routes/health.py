@@ -1,10 +1,10 @@
 """The public health page: market terminals by symbol."""
 
-from importlib.metadata import version
-
 import orjson
 from fastapi import APIRouter
 from starlette.responses import Response
+
+from mt5kit import __version__
 
 router = APIRouter(prefix="/api", tags=["health"])
 
@@ -14,7 +14,7 @@ async def health() -> Response:
     """Market terminals and their state; with none configured the totals are 0 and all is well."""
     body = {
         "status": "ok",
-        "version": version("mt5-swarm"),
+        "version": __version__,
         "total_terminals": 0,
         "connected_terminals": 0,
         "terminals": {},

@@ -1,11 +1,10 @@
 """Where a terminal is, and whether we may speak to it there."""
 
-import ipaddress
-import socket
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mt5kit.errors import TerminalUnavailable
+from mt5kit.networks import Networks, OutsideNetworks
 
 # A name that does not resolve now may resolve when its task has started.
 NAME_RETRY_S = 5
@@ -33,10 +32,10 @@ class AddressGuard:
         ValueError: A block is malformed, or there is none.
     """
 
-    def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = tuple(ipaddress.ip_network(network) for network in networks)
-        if not self._networks:
+    def __init__(self, networks: Sequence[str]) -> None:
+        if not networks:
             raise ValueError("no terminals network is configured")
+        self._networks = Networks(networks)
 
     def resolve(self, address: TerminalAddress) -> str:
         """The numeric address to connect to; blocks while DNS answers.
@@ -45,19 +44,13 @@ class AddressGuard:
             TerminalUnavailable: The name does not resolve, or resolves outside the network.
         """
         try:
-            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            return self._networks.resolve(address.host, address.port)
+        except OutsideNetworks as outside:
+            raise TerminalUnavailable(
+                f"terminal {address.terminal_id} resolves outside the terminals network",
+                retry_after_s=NAME_RETRY_S,
+            ) from outside
         except OSError as unresolved:
             raise TerminalUnavailable(
                 f"terminal {address.terminal_id} has no address yet", retry_after_s=NAME_RETRY_S
             ) from unresolved
-        for *_, (numeric, *_) in found:
-            if self._permits(str(numeric)):
-                return str(numeric)
-        raise TerminalUnavailable(
-            f"terminal {address.terminal_id} resolves outside the terminals network",
-            retry_after_s=NAME_RETRY_S,
-        )
-
-    def _permits(self, numeric: str) -> bool:
-        candidate = ipaddress.ip_address(numeric)
-        return any(candidate in network for network in self._networks)

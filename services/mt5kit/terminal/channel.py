@@ -51,6 +51,10 @@ class Door(Protocol):
     ) -> asyncio.Future[object]:
         """One round trip; the future raises TerminalTimeout or TerminalUnavailable."""
 
+    @property
+    def address(self) -> str:
+        """The numeric address it is connected to; after `open`."""
+
     def stale(self) -> bool:
         """Whether the terminal has hung up already."""
 
@@ -96,6 +100,11 @@ class Channel:
     def connected(self) -> bool:
         """Whether a connection stands, as far as anybody has noticed."""
         return self._door is not None
+
+    @property
+    def address(self) -> str | None:
+        """The numeric address that it is connected to; None while it is not."""
+        return None if self._door is None else self._door.address
 
     def start(self) -> None:
         """Connect in the background and keep at it; needs a running event loop."""

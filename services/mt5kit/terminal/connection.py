@@ -39,6 +39,13 @@ class Connection(asyncio.Protocol):
         self._seq = 0
         self._asked: tuple[asyncio.Future[object], asyncio.TimerHandle] | None = None
 
+    @property
+    def address(self) -> str:
+        """See `Door.address`."""
+        if self._installed is None:
+            raise RuntimeError("it is not open")
+        return self._installed.address
+
     def open(self, limit_s: float) -> None:
         """Connect and install the agent within about `limit_s` seconds; blocks.
 

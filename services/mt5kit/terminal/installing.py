@@ -43,11 +43,13 @@ class Installed:
         socket: Non-blocking; between two frames both ways.
         function: The agent's `serve(op, token, wait_s, *args)`.
         last_seq: The highest number of a request so far.
+        address: The numeric address it is connected to.
     """
 
     socket: socket.socket
     function: Handle
     last_seq: int
+    address: str
 
 
 class _Lent(SocketStream):  # type: ignore[misc]  # rpyc ships no types
@@ -96,7 +98,7 @@ class Installing:
             opened.close()
             raise away(self._address)
         try:
-            return _install(opened, min(limit_s, INSTALL_TIMEOUT_S))
+            return _install(opened, numeric, min(limit_s, INSTALL_TIMEOUT_S))
         except TimeoutError as late:
             opened.close()
             raise held(self._address) from late
@@ -120,7 +122,7 @@ class Installing:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def _install(opened: socket.socket, limit_s: float) -> Installed:
+def _install(opened: socket.socket, numeric: str, limit_s: float) -> Installed:
     stream = _Lent(opened)
     config = {**_CONFIG, "sync_request_timeout": limit_s}
     conn = rpyc.core.protocol.Connection(ClassicClient(), RpycChannel(stream), config=config)
@@ -135,7 +137,7 @@ def _install(opened: socket.socket, limit_s: float) -> Installed:
         stream.give_back()
         conn.close()
     opened.setblocking(False)
-    return Installed(opened, function, last_seq)
+    return Installed(opened, function, last_seq, numeric)
 
 
 def away(address: TerminalAddress) -> TerminalUnavailable:

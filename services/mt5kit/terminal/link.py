@@ -27,6 +27,7 @@ from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.outcomes import outcome_of
 from mt5kit.terminal.protocol import LOGIN_DEADLINE_S, POLL_TIMEOUT_S, READ_DEADLINE_S
 from mt5kit.terminal.settling import Settling
+from mt5kit.terminal.supervisor import Peer
 
 # MetaTrader gives a login up before we give MetaTrader up.
 LOGIN_MARGIN_S: Final = 2.0
@@ -64,6 +65,7 @@ class TerminalLink:
         make: _Make = Connection,
     ) -> None:
         self.terminal_id = address.terminal_id
+        self._port = address.port
         self.settling = Settling()
         self._metrics = metrics
         self._connects = 0
@@ -81,6 +83,12 @@ class TerminalLink:
     def connected(self) -> bool:
         """Whether the connection for calls stands."""
         return self._calls.connected
+
+    @property
+    def peer(self) -> Peer | None:
+        """What the connection for calls is connected to; None while it is not."""
+        address = self._calls.address
+        return None if address is None else Peer(address, self._port)
 
     def start(self) -> None:
         """Connect in the background; needs a running event loop."""

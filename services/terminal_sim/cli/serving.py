@@ -67,6 +67,9 @@ def serve(  # noqa: PLR0913 - a command line's options
         float, _duration("How long a terminal waits for the answer to a trade.")
     ] = 10.0,
     seed_faults: Annotated[int, typer.Option(help="Seed of the chances of faults.")] = 0,
+    drain_seconds: Annotated[
+        float, _duration("How long clients have to leave at SIGTERM; 0: it ends at once.")
+    ] = 0.0,
 ) -> None:
     """Run brokers and terminals, and their supervisor."""
     from terminal_sim.supervisor.serve import serve as run  # noqa: PLC0415 - a web server
@@ -86,6 +89,7 @@ def serve(  # noqa: PLR0913 - a command line's options
         ready_file=ready_file,
         timing=Timing(login_seconds, call_seconds, trade_timeout),
         fault_seed=seed_faults,
+        drain_s=drain_seconds,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:

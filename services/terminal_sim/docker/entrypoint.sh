@@ -11,6 +11,8 @@ refuse() {
 export TERMINAL_SIM_KEY_FILE="${SUPERVISOR_KEY_FILE}"
 case "${1:-}" in
     "" | -*) ;;
+    # Asked every few seconds, so it is a program of its own that starts fast.
+    health) exec /opt/mt5/bin/python -m terminal_sim.cli.wellness ;;
     *) exec terminal-sim "$@" ;;
 esac
 
@@ -43,4 +45,5 @@ done
 unset IFS
 
 exec terminal-sim serve --host 0.0.0.0 --terminals "${terminals}" --port-base 8001 \
-    --control-port 8100 --key-file "${SUPERVISOR_KEY_FILE}" "$@"
+    --control-port 8100 --key-file "${SUPERVISOR_KEY_FILE}" \
+    --drain-seconds "${MT5_DRAIN_S}" "$@"

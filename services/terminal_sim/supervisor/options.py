@@ -32,6 +32,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         ready_file: Written when everything listens; removed before.
         timing: How long calls take.
         fault_seed: Of the chances of faults.
+        drain_s: How long clients of terminals have to leave at SIGTERM, at most; 0: none.
     """
 
     scenario: Path | None
@@ -46,6 +47,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ready_file: Path | None
     timing: Timing
     fault_seed: int
+    drain_s: float = 0.0
 
     def key(self) -> str | None:
         """Read the API's key.

@@ -20,6 +20,7 @@ from terminal_sim.scenario.loading import load
 from terminal_sim.scenario.model import Scenario
 from terminal_sim.supervisor.control import create_app
 from terminal_sim.supervisor.data_dir import held
+from terminal_sim.supervisor.draining import occupied, until_left
 from terminal_sim.supervisor.fault_book import FaultBook
 from terminal_sim.supervisor.fleet import BrokerFailed, Fleet
 from terminal_sim.supervisor.options import Options, ServeError, reason
@@ -41,7 +42,9 @@ class _Server(uvicorn.Server):
 
 
 def serve(options: Options, clock: Clock) -> None:
-    """Run until SIGTERM or SIGINT.
+    """Run until SIGTERM or SIGINT; at SIGTERM clients are given time to leave, if there is any.
+
+    A second signal ends it at once.
 
     Raises:
         ScenarioError: The scenario file was refused.
@@ -96,20 +99,46 @@ async def _supervise(
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop, hurry = _signals()
     serving = asyncio.create_task(server.serve(sockets=[control]))
     starting = asyncio.create_task(_start(options, fleet, book, control))
     try:
         await _until_stopped(stop, starting, serving)
+        if starting.done():
+            await _drain(options, fleet, hurry)
     finally:
         starting.cancel()
         await fleet.stop()
         server.should_exit = True
         await serving
     _LOG.info("stopped")
+
+
+def _signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Return what a signal to stop sets, and what one sets that is not to be kept waiting."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def signalled(number: signal.Signals) -> None:
+        # Whoever types Ctrl-C is looking on.
+        if stop.is_set() or number is signal.SIGINT:
+            hurry.set()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled, number)
+    return stop, hurry
+
+
+async def _drain(options: Options, fleet: Fleet, hurry: asyncio.Event) -> None:
+    """Say that the terminals are about to end, and wait for their clients to leave."""
+    if not (options.drain_s and fleet.terminals):
+        return
+    fleet.draining = True
+    _LOG.info("draining, for %g s at most", options.drain_s)
+    ports = {member.port for member in fleet.terminals.values()}
+    left = await until_left(lambda: occupied(options.host, ports), options.drain_s, hurry)
+    _LOG.info("every client has left" if left else "the clients that are left are cut off")
 
 
 async def _until_stopped(

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from api_pool import streams
 from api_pool.capacity import Capacity
 from api_pool.directory import KnownAccount
 from api_pool.places import Board
@@ -70,11 +71,13 @@ class Pool:
         for terminal in terminals:
             assert await self.leases.acquire(terminal, f"ws-of-{terminal}")
 
-    async def tell(self, **up: bool) -> None:
-        """What their owners say: whether `t1` (s-1) and so on are up."""
+    async def tell(self, *, draining: bool = False, **up: bool) -> None:
+        """What their owners say: whether `t1` (s-1) and so on are up, and drain."""
         await self.board.publish(
             {
-                f"s-{number[1:]}": TerminalEntry("ws-1", is_up, now_ms(), None, 0)
+                f"s-{number[1:]}": TerminalEntry(
+                    "ws-1", is_up, now_ms(), None, 0, draining=draining
+                )
                 for number, is_up in up.items()
             }
         )
@@ -100,8 +103,10 @@ def pool(redis: Redis) -> Pool:
 
 
 async def test_terminals_that_are_up_come_first_then_leased_ones_and_then_it_is_full(
-    pool: Pool,
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What was said a moment ago was said long ago.
+    monkeypatch.setattr(streams, "HANDED_OVER_MS", 0)
     await pool.lease("s-2", "s-3")
     await pool.tell(t1=True, t2=False, t3=True, t4=False)
     assert await pool.room() == 1
@@ -146,6 +151,51 @@ async def test_an_account_whose_terminal_is_down_stays_while_there_is_no_other(p
     assert await pool.assign("one") == "s-3"
     await pool.tell(t3=False)
     assert await pool.assign("one") == "s-3"
+
+
+async def test_a_terminal_that_changes_hands_is_not_left(pool: Pool) -> None:
+    await pool.lease("s-1", "s-2")
+    await pool.tell(t1=True, t2=True)
+    assert await pool.assign("one") == "s-1"
+    lease = await pool.leases.holder("s-1")
+    assert lease is not None
+    assert await pool.leases.release(lease)
+    assert await pool.assign("one") == "s-1"
+    # Somebody else is given what is leased.
+    assert await pool.assign("two") == "s-2"
+
+
+async def test_a_terminal_that_drains_is_given_to_nobody_and_left_by_its_owners_word_only(
+    pool: Pool,
+) -> None:
+    await pool.lease("s-1", "s-2", "s-3")
+    await pool.tell(t1=True)
+    assert await pool.assign("one") == "s-1"
+    await pool.tell(t1=True, t2=True, draining=True)
+    assert await pool.room() == 0
+    # s-3 has not been heard of yet, and may be up soon.
+    assert await pool.assign("two") == "s-3"
+    with pytest.raises(ServiceOverloaded):
+        await pool.assign("three")
+    assert await pool.assign("one") == "s-1", "there is no other"
+    await pool.placements.free("two")
+    await pool.tell(t3=True)
+    # Its owner may be polling it: without its word the line could not be gone on with.
+    assert await pool.assign("one") == "s-1"
+    assert await pool.placements.reserve("one", ["s-3"], 60) == "s-3"
+    assert await pool.assign("one") == "s-3"
+
+
+async def test_a_terminal_that_drains_and_has_no_owner_is_left(pool: Pool) -> None:
+    await pool.lease("s-1", "s-2")
+    await pool.tell(t1=True)
+    assert await pool.assign("one") == "s-1"
+    await pool.tell(t1=True, draining=True)
+    await pool.tell(t2=True)
+    lease = await pool.leases.holder("s-1")
+    assert lease is not None
+    assert await pool.leases.release(lease)
+    assert await pool.assign("one") == "s-2"
 
 
 async def test_the_answer_names_the_owner_and_carries_a_ticket_for_that_user(pool: Pool) -> None:

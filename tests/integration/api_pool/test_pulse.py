@@ -1,7 +1,7 @@
 """What replicas exchange each second, on a real Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
@@ -9,12 +9,14 @@ from prometheus_client import CollectorRegistry
 
 from api_pool.budget import ServerBudget
 from api_pool.demand import DemandBook, ReadCounter
+from api_pool.fleet import Fleet
 from api_pool.limits import RateLimiter
 from api_pool.places import Board, Places
 from api_pool.pulse import FORGOTTEN_MS, MOST_MOVES, Pulse, PulseStores
 from api_pool.store_watch import StoreWatch
 from local_stack.embedded import EmbeddedRedis
 from mt5kit.domain.instants import now_ms
+from mt5kit.service.roster import Roster
 from mt5kit.state.redis import (
     BoardStore,
     DemandStore,
@@ -31,6 +33,7 @@ from mt5kit.state.redis import (
 from mt5kit.telemetry.session_metrics import SessionMetrics
 
 KEYS = Keys("mt5:test")
+TERMINALS = ("t-1", "t-2", "t-3")
 
 
 class Scheduler:
@@ -39,6 +42,9 @@ class Scheduler:
         self.forgotten: list[str] = []
 
     def forget(self, account_id: str) -> None:
+        self.forgotten.append(account_id)
+
+    def leave(self, account_id: str) -> None:
         self.forgotten.append(account_id)
 
 
@@ -69,6 +75,7 @@ class Replica:
         self.down: set[str] = set()
         self.board = Board((), 4)
         self.board.attach(self.entries)
+        self.roster = Roster(TERMINALS, lambda _: False, dict)
         self.placements = PlacementStore(redis, KEYS)
         self.counter, self.sessions = ReadCounter(), Sessions()
         self.measured = False
@@ -85,6 +92,7 @@ class Replica:
                 leases=LeaseStore(redis, KEYS),
             ),
             board=self.board,
+            roster=self.roster,
             places=Places(self.placements, self.board, 300, StoreWatch()),
             counter=self.counter,
             keys=self.keys,
@@ -93,6 +101,17 @@ class Replica:
             metrics=self.metrics,
             **parts,
         )
+
+    def part_with(self, terminal_id: str, accounts: Iterable[str], *, moved: bool) -> None:
+        Fleet.part_with(self, terminal_id, accounts, moved=moved)  # type: ignore[arg-type]
+
+    @property
+    def _owned(self) -> dict[str, Owned]:
+        return self.owned
+
+    @property
+    def _parts(self) -> "Replica":
+        return self
 
     def measure(self) -> None:
         self.measured = True
@@ -125,6 +144,7 @@ async def test_replicas_know_each_others_terminals(redis: Redis) -> None:
     await one.pulse.beat()
     assert one.board.up() == {"t-1": 4, "t-2": 4}
     assert one.measured
+    assert one.roster.terminals() == ["t-1", "t-2"], "what is up is there"
     assert set(one.board.bearable()) == {"t-1", "t-2", "t-3"}
 
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from tests.named_servers import Dns
 from typer.testing import CliRunner
 
 import ops.cli
@@ -422,6 +423,24 @@ def test_the_command_says_what_it_lacks(
     (data_dir / "keys-database-url.secret").write_text("nonsense://s3cr3t@")
     code, output = cli("rotate-keys", "--data-dir", data_dir)
     assert (code, "s3cr3t" in output) == (1, False)
+
+
+def test_the_command_speaks_to_no_database_outside_the_networks(
+    cli: Cli, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Dns({"postgres": ["203.0.113.9"]}).rule(monkeypatch)
+    (data_dir / "keys-database-url.secret").write_text("postgresql://u:s3cr3t@postgres/x")
+    ring = (data_dir / "key-ring.json").read_bytes()
+    for networks, said in (
+        ('["10.77.2.0/24"]', "postgres resolves outside the permitted networks"),
+        ('["everywhere"]', "SERVICES_NETWORKS"),
+    ):
+        monkeypatch.setenv("SERVICES_NETWORKS", networks)
+        code, output = cli("rotate-keys", "--data-dir", data_dir)
+        # Lines are broken where the terminal ends.
+        assert (code, said in " ".join(output.split())) == (1, True), output
+        assert "s3cr3t" not in output
+    assert (data_dir / "key-ring.json").read_bytes() == ring
 
 
 def test_a_bad_key_id_changes_nothing(cli: Cli, data_dir: Path) -> None:

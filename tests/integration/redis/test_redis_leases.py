@@ -120,12 +120,12 @@ async def test_a_lease_that_another_had_meanwhile_is_lost(
 
 async def test_silent_replicas_are_forgotten(store: LeaseStore, redis: Redis, keys: Keys) -> None:
     await redis.zadd(keys.replicas("api"), {"silent": 1})
-    assert await store.announce("api", "b", 10_000) == ("b",)
-    assert await store.announce("api", "a", 10_000) == ("a", "b")
+    assert (await store.announce("api", "b", 10_000)).replicas == ("b",)
+    assert (await store.announce("api", "a", 10_000)).replicas == ("a", "b")
     assert sorted(await store.replicas("api")) == ["a", "b"]
     assert 0 < await redis.pttl(keys.replicas("api")) <= 10_000
     await store.withdraw("api", "a")
-    assert await store.announce("api", "b", 10_000) == ("b",)
+    assert (await store.announce("api", "b", 10_000)).replicas == ("b",)
 
 
 async def test_a_lease_says_where_its_owner_answers(store: LeaseStore, admin: Redis) -> None:

@@ -29,6 +29,7 @@ from mt5kit.secret import Secret
 from mt5kit.state.keys import Keys
 from mt5kit.state.postgres import Standing
 from mt5kit.state.redis import (
+    BoardStore,
     ControlChannel,
     Lease,
     LeaseStore,
@@ -39,17 +40,20 @@ from mt5kit.state.redis import (
 )
 from mt5kit.terminal.credentials import Credentials
 from mt5kit.terminal.protocol import StreamTerminal
+from mt5kit.terminal.supervisor import Peer, Supervisors
 from mt5kit.testing.fake_terminal import FakeStreamTerminal
 from websocket_pool.app import create_app
-from websocket_pool.context import StreamContext, Wiring
+from websocket_pool.context import StreamContext
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
 from websocket_pool.tokens import Bearer
 from websocket_pool.transport import AbortableProtocol, listener
+from websocket_pool.wiring import Wiring
 
 USER = "11111111-1111-1111-1111-111111111111"
 ORIGIN = "https://app.example"
+PORTS = {"S1": 8001, "S2": 8002, "S3": 8003}
 
 
 class FakeCredentials:
@@ -124,6 +128,9 @@ class FakeTerminals:
     def up(self, terminal_id: str) -> bool:
         return terminal_id in self._held
 
+    def peer(self, terminal_id: str) -> Peer | None:
+        return Peer("127.0.0.1", PORTS[terminal_id]) if self.up(terminal_id) else None
+
     async def aclose(self) -> None:
         """Nothing to hang up."""
 
@@ -158,6 +165,7 @@ class Farm:
         self.live = LiveStore(self.redis, self.keys)
         self.leases = LeaseStore(self.redis, self.keys)
         self.control = ControlChannel(self.redis, self.keys)
+        self.board = BoardStore(self.redis, self.keys, "stream")
 
     def account(self, account_id: str, login: int = 1) -> AccountIdentity:
         identity = AccountIdentity(login, "Demo")
@@ -172,6 +180,10 @@ class Farm:
         terminal_id = await self.placement.where(account_id)
         assert terminal_id is not None
         return self.terminals[terminal_id]
+
+    async def draining(self) -> set[str]:
+        """The terminals that all replicas are told to leave."""
+        return {one for one, entry in (await self.board.read()).items() if entry.draining}
 
 
 @dataclass
@@ -253,6 +265,7 @@ async def running(
     instance_id: str,
     *,
     ws_max_size: int = LARGEST_CLIENT_MESSAGE,
+    supervisors: Callable[[], Supervisors] = lambda: Supervisors(0, None),
     **changes: Any,
 ) -> AsyncIterator[Replica]:
     """A replica from its start to its end."""
@@ -261,6 +274,7 @@ async def running(
         "origins": frozenset({ORIGIN}),
         "lease_interval_s": 0.02,
         "terminals": FakeTerminals(farm.terminals),
+        "supervisors": supervisors(),
         # Every test begins with an empty Redis.
         "settle_s": 0.0,
     }

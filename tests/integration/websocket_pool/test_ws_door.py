@@ -33,11 +33,11 @@ from mt5kit.state.redis import Control, LiveState, StateUnavailable
 from mt5kit.telemetry.logs import configure_logs
 from mt5kit.testing.fake_terminal import make_position, make_snapshot
 from mt5kit.vault import SealBroken
-from websocket_pool.context import Limits
 from websocket_pool.credentials import StoredAccount
 from websocket_pool.messages import LARGEST_CLIENT_MESSAGE
 from websocket_pool.session import SessionRules
 from websocket_pool.tokens import Bearer
+from websocket_pool.wiring import Limits
 
 
 def is_type(name: str) -> Any:
@@ -322,7 +322,11 @@ async def test_service_routes_answer(replica: Replica) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{replica.port}") as client:
         assert (await client.get("/health/live")).status_code == 200
         ready = (await client.get("/health/ready")).json()
-        assert ready["terminals"]["S1"] == {"leased": True, "connected": True}
+        assert ready["terminals"]["S1"] == {
+            "leased": True,
+            "connected": True,
+            "draining": False,
+        }
         assert "ws_active_connections" in (await client.get("/metrics")).text
         missing = await client.get("/ws/account/acc-1")
         assert missing.status_code == 404

@@ -205,9 +205,9 @@ async def test_a_terminal_that_is_gained_again_is_not_being_left(replica: Replic
     hub, lease = replica.context.hub, replica.context.keeper.held["S1"]
     hub.lost("S1")
     await hub.losing("S1")
-    assert not hub.well("S1")
+    assert not hub._parts.ours("S1")
     hub.gained(lease)
-    assert hub.well("S1")
+    assert hub._parts.ours("S1")
 
 
 async def test_an_owner_without_a_look_is_heard_after_a_restart_of_redis(farm: Farm) -> None:

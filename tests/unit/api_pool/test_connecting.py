@@ -12,7 +12,8 @@ import pytest
 from tests.unit.api_pool.looks_made import snapshot
 
 from api_pool import connecting as connecting_module
-from api_pool.connecting import PROOF_TRIES, Connector
+from api_pool import routing
+from api_pool.connecting import Connector
 from api_pool.directory import KnownAccount
 from api_pool.turns import ProofTurn, Taken
 from mt5kit.domain.accounts import AccountIdentity, AccountState
@@ -24,6 +25,7 @@ from mt5kit.errors import (
     Mt5SwarmError,
     RateLimited,
     ServiceOverloaded,
+    TerminalHandedOver,
     TerminalMoved,
     TerminalTimeout,
 )
@@ -246,14 +248,19 @@ async def test_a_password_is_tried_once_and_what_fails_leaves_nothing(
     assert ("heard", "") not in world.told
 
 
-async def test_a_terminal_that_moves_is_tried_again_for_nothing_was_begun(world: World) -> None:
-    world.failures = [TerminalMoved("moved")] * (PROOF_TRIES - 1)
+async def test_a_terminal_that_moves_is_tried_again_for_nothing_was_begun(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.failures = [TerminalMoved("moved"), TerminalHandedOver("moves"), TerminalMoved("moved")]
     await world.connector.connect(uuid4(), "alpha", CREDENTIALS)
-    assert len(world.proofs) == PROOF_TRIES
-    world.failures = [TerminalMoved("moved")] * PROOF_TRIES
+    assert len(world.proofs) == 4
+    # Where it is to be tried is asked anew each time: the place may have moved meanwhile.
+    assert world.told.count(("placed", "t-1")) == 4
+    monkeypatch.setattr(routing, "PATIENCE_S", 0)
+    world.failures = [TerminalMoved("moved")] * 1000
     with pytest.raises(TerminalMoved):
         await world.connector.connect(uuid4(), "alpha", CREDENTIALS)
-    assert len(world.proofs) == 2 * PROOF_TRIES
+    assert world.failures, "patience ends"
 
 
 async def test_a_full_pool_leaves_nothing_behind(world: World) -> None:

@@ -26,13 +26,16 @@ from mt5kit.errors import (
     BrokerTimeout,
     CallerError,
     InternalFault,
+    InvalidParameters,
     Mt5SwarmError,
     ServiceOverloaded,
+    TerminalHandedOver,
     TerminalMoved,
     TerminalTimeout,
     TerminalUnavailable,
     Unavailable,
 )
+from mt5kit.networks import Networks
 from mt5kit.secret import Secret
 from mt5kit.state.postgres import DatabaseUnavailable
 from mt5kit.state.redis import StateUnavailable
@@ -177,3 +180,82 @@ async def test_an_answer_that_says_nothing_is_no_answer() -> None:
 
 async def test_an_error_keeps_its_wait_for_the_broker() -> None:
     assert (await over_the_wire(BrokerTimeout("slow", retry_after_s=17))).retry_after_s == 17
+
+
+@pytest.mark.parametrize("host", ["api-2", "10.77.3.1", "[fd00::1]", "10.77.2.4.wild.example"])
+async def test_nobody_outside_the_networks_is_told_the_key(host: str) -> None:
+    asked: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        return answered(ForwardedAnswer(taken=TAKEN))
+
+    forwarder = Forwarder(
+        Secret("the-internal-key"),
+        10.0,
+        httpx.MockTransport(answer),
+        Networks(["10.77.2.0/24", "fd00:77::/64"]),
+    )
+    with pytest.raises(TerminalUnavailable, match="outside"):
+        await forwarder.take(f"http://{host}:8000", "t-1", LOOK, 3)
+    assert not asked
+    for inside in ("10.77.2.4", "[fd00:77::1]"):
+        assert await forwarder.take(f"http://{inside}:8000", "t-1", LOOK, 3) == TAKEN
+    assert len(asked) == 2
+    await forwarder.aclose()
+
+
+def with_news(encoded: bytes) -> bytes:
+    """The same as another version may write it: every object has a field that we do not know."""
+
+    def more(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: more(part) for name, part in value.items()} | {"news": [1, {"of": 2}]}
+        return [more(part) for part in value] if isinstance(value, list) else value
+
+    return msgspec.json.encode(more(msgspec.json.decode(encoded)))
+
+
+@pytest.mark.parametrize("turn", [LOOK, HistoryTurn("alpha", IDENTITY, "deals", QUERY), PROOF])
+def test_a_turn_of_a_newer_version_is_understood(turn: TurnRequest) -> None:
+    asked = ForwardedTurn("t-1", 3, turn)
+    encoded = with_news(msgspec.json.encode(asked))
+    assert msgspec.json.decode(encoded, type=ForwardedTurn) == asked
+
+
+async def test_an_answer_of_a_newer_version_is_understood() -> None:
+    told = with_news(msgspec.json.encode(ForwardedAnswer(taken=TAKEN)))
+    taken = await forwarded(lambda _: httpx.Response(200, content=told))
+    assert (taken.terminal_id, taken.token, taken.as_of_ms) == ("t-1", 11, 12)
+    told = with_news(
+        msgspec.json.encode(ForwardedAnswer(error=ForwardedError.of(BrokerTimeout("x"))))
+    )
+    with pytest.raises(BrokerTimeout):
+        await forwarded(lambda _: httpx.Response(200, content=told))
+
+
+async def test_an_error_that_only_a_newer_version_knows_is_what_it_is_a_kind_of() -> None:
+    told = ForwardedError.of(TerminalHandedOver("why", retry_after_s=2))
+    assert (told.kind, told.bases[:2]) == (
+        "TerminalHandedOver",
+        ("TerminalMoved", "TerminalUnavailable"),
+    )
+    newer = msgspec.structs.replace(told, kind="Later", bases=("Latest", *told.bases))
+    with pytest.raises(TerminalMoved) as caught:
+        await forwarded(lambda _: answered(ForwardedAnswer(error=newer)))
+    assert (type(caught.value), caught.value.retry_after_s) == (TerminalMoved, 2)
+    # And an older one tells of no bases.
+    older = msgspec.structs.replace(told, kind="TerminalMoved", bases=())
+    with pytest.raises(TerminalMoved):
+        await forwarded(lambda _: answered(ForwardedAnswer(error=older)))
+
+
+async def test_a_turn_that_only_a_newer_version_knows_fails_for_now() -> None:
+    told = InvalidParameters("this is no forwarded turn")
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(told.status, json={"success": False})
+
+    with pytest.raises(TerminalUnavailable) as caught:
+        await forwarded(answer)
+    assert caught.value.retry_after_s

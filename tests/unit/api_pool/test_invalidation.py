@@ -101,5 +101,5 @@ def test_credentials_that_are_good_again_are_refused_nowhere() -> None:
         journal=absent,
     )
     heard = cast("Any", Heard())
-    Invalidation(heard, heard, heard, Fleet(parts)).heed("alpha", Control.CREDENTIALS)
+    Invalidation(heard, heard, heard, Fleet(parts, absent)).heed("alpha", Control.CREDENTIALS)
     refusals.check("alpha", credentials)

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from api_pool import places as places_module
+from api_pool.draining import farewell
 from api_pool.places import DOWN_GRACE_S, STALE_S, Board, Places, Room
 from api_pool.store_watch import AWAY_S, StoreWatch
 from mt5kit.domain.instants import now_ms
@@ -66,6 +67,19 @@ def test_our_terminals_are_as_they_are_and_theirs_as_told() -> None:
     assert board.room("t-2").capacity == 13
     assert board.room("t-9") == Room(20, 60)
     assert board.default_age_ms == 117_000
+
+
+def test_a_terminal_that_drains_keeps_its_accounts_until_it_is_laid_down() -> None:
+    board = Board((), 20)
+    ours = {"ours": entry(draining=True)}
+    board.attach(lambda: ours)
+    board.told({"open": entry(), "theirs": entry(draining=True), "dead": entry(up=False)})
+    assert [*board.up()] == ["open"]
+    assert sorted(board.bearable()) == ["open", "ours", "theirs"]
+    assert sorted(board.leaving()) == ["ours", "theirs"]
+    board.told({"theirs": farewell(now_ms())})
+    assert sorted(board.bearable()) == ["open", "ours"]
+    assert board.leaving() == ["ours"]
 
 
 def test_a_terminal_down_for_long_keeps_no_accounts() -> None:

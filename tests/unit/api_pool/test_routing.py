@@ -1,13 +1,14 @@
 """Who takes a turn: this replica, the owner, or nobody yet."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from api_pool import routing
-from api_pool.routing import TurnRouter
+from api_pool.routing import LET_IN_S, MOVED_S, PATIENCE_S, Patience, TurnRouter
 from api_pool.store_watch import StoreWatch
 from api_pool.turns import LookTurn, Taken, TurnRequest
 from mt5kit.domain.accounts import AccountIdentity
@@ -162,3 +163,64 @@ async def test_a_refusal_is_told_and_not_tried_again(world: World) -> None:
         await world.router.of_account("alpha", LOOK, 5)
     assert len(world.takes) == 1
     assert world.given_up == []
+
+
+class Waiting:
+    """A turn's patience, in a time that is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, deadline_s: float) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(routing, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.patience = Patience(deadline_s)
+
+    def refused(self, terminal_id: str, *, after_s: float, handed_over: bool = False) -> bool:
+        """Ask a terminal and be refused after so long; whether that was the end."""
+        self.patience.asks(terminal_id)
+        self.now += after_s
+        return self.patience.over(handed_over=handed_over)
+
+
+def test_a_terminal_without_an_owner_is_waited_for_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Waiting(monkeypatch, 15)
+    assert not waiting.refused("t-1", after_s=0)
+    assert not waiting.refused("t-1", after_s=PATIENCE_S)
+    assert waiting.refused("t-1", after_s=0.1)
+
+
+def test_a_terminal_that_is_handed_over_is_waited_for_until_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = Waiting(monkeypatch, 15)
+    for _ in range(15):
+        assert not waiting.refused("t-1", after_s=1, handed_over=True)
+    # And its next owner for a moment more.
+    assert not waiting.refused("t-2", after_s=1)
+    assert not waiting.refused("t-2", after_s=1)
+    assert waiting.refused("t-2", after_s=1)
+
+
+def test_an_account_that_moves_after_it_has_waited_is_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = Waiting(monkeypatch, 15)
+    assert waiting.patience.left_s == 15
+    assert not waiting.refused("t-1", after_s=8), "it waited for its turn, and the account left"
+    waiting.patience.asks("t-2")
+    assert waiting.patience.left_s == 7
+    assert not waiting.refused("t-2", after_s=LET_IN_S + 1)
+    # Let in where it was refused before: the terminal has changed hands once more.
+    assert not waiting.refused("t-2", after_s=0.1)
+    assert not waiting.refused("t-2", after_s=LET_IN_S + 0.1)
+    waiting.patience.asks("t-2")
+    assert waiting.patience.left_s == MOVED_S
+    assert waiting.refused("t-3", after_s=5), "not for ever"
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_a_short_deadline_is_all_there_is(
+    monkeypatch: pytest.MonkeyPatch, handed_over: bool
+) -> None:
+    waiting = Waiting(monkeypatch, 0.5)
+    assert waiting.patience.left_s == 0.5
+    assert not waiting.refused("t-1", after_s=0.1, handed_over=handed_over)
+    assert waiting.refused("t-1", after_s=0.6, handed_over=handed_over)

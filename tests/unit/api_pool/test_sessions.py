@@ -256,7 +256,8 @@ async def test_a_terminal_is_given_away_only_when_its_refusals_are_recorded(
             session_metrics=absent,
             refusals=absent,
             journal=absent,
-        )
+        ),
+        absent,
     )
     scheduler: Any = Scheduler()
     fleet._owned["t-1"] = OwnedTerminal("t-1", absent, scheduler, absent)

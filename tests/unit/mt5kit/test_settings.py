@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from mt5kit.settings import ServiceSettings
+from mt5kit.settings import ServiceSettings, from_environment
 
 
 class Example(ServiceSettings):
@@ -39,3 +39,35 @@ def test_a_refusal_does_not_show_what_was_given(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValidationError) as refused:
         Example()
     assert "t0ken-value" not in str(refused.value)
+
+
+def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "")
+    monkeypatch.setenv("SERVERS", "{}")
+    with pytest.raises(ValidationError, match="token"):
+        Example()
+
+
+def test_a_secret_file_that_is_empty_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_FILE", "")
+    monkeypatch.setenv("TOKEN", "one")
+    monkeypatch.setenv("SERVERS", "{}")
+    assert Example().token.get_secret_value() == "one"
+
+
+def test_a_process_that_cannot_start_says_all_that_is_missing_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SERVERS", '["t0ken-value"]')
+    with pytest.raises(SystemExit) as ended:
+        from_environment(Example)
+    said = str(ended.value)
+    assert said.startswith("settings: TOKEN: Field required; SERVERS: ")
+    assert "t0ken-value" not in said
+    assert "\n" not in said
+
+
+def test_a_secret_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_FILE", "/nowhere/token")
+    with pytest.raises(SystemExit, match="/nowhere/token"):
+        from_environment(Example)

@@ -47,7 +47,7 @@ class Peer:
         """A connection to this peer; `made` is told of it before the loop has it."""
         self.connection = connection = Connection(ADDRESS, GUARD)
         # Installing needs a whole RPyC server, which the integration tests have.
-        connection._installed = Installed(self._ours, SERVE, LAST_SEQ)
+        connection._installed = Installed(self._ours, SERVE, LAST_SEQ, "127.0.0.1")
         made(connection)
         await connection.attach(self._note_lost)
         return connection

@@ -16,6 +16,8 @@ from mt5kit.terminal.channel import MOST_WAITING, TIMEOUTS_TO_DROP, Channel
 class FakeDoor:
     """Answers with what it is told to, at once or when let go; remembers who called."""
 
+    address = "127.0.0.1"
+
     def __init__(self) -> None:
         self.outcome: Callable[[], object] = lambda: b"answer"
         self.holding = False

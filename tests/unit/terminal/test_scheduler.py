@@ -344,6 +344,25 @@ async def test_forgetting_an_account_fails_its_turns_and_silences_its_login() ->
 
 
 @virtual
+async def test_an_account_that_moves_is_answered_by_the_call_in_progress_and_by_no_other() -> None:
+    async with Bench() as bench:
+        served, other = bench.ask(1), bench.ask(2)
+        await asyncio.sleep(0.5)
+        # The login began before it was asked for.
+        late = bench.ask(1)
+        await asyncio.sleep(0.5)
+        bench.scheduler.leave("a1")
+        with pytest.raises(TerminalMoved):
+            await late
+        assert now() == pytest.approx(1.0)
+        assert (await served).value.identity == identity(1)
+        assert (await other).value.identity == identity(2)
+        assert [account for account, _ in bench.book.looks] == ["a1", "a2"]
+        # Whoever had been sent here before it moved is not turned away.
+        assert (await bench.see(1)).value.identity == identity(1)
+
+
+@virtual
 async def test_expected_waits_count_the_logins_ahead() -> None:
     async with Bench() as bench:
         assert bench.scheduler.expected_wait_s() == pytest.approx(1.5)

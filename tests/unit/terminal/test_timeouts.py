@@ -47,6 +47,8 @@ OWN_TIMEOUT = {"sign_in": (3, 1000), "probe": (0, 1000), "wait_changes": (3, 1)}
 class SilentDoor:
     """Opens a poll; notes everything else and never answers."""
 
+    address = "127.0.0.1"
+
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
 

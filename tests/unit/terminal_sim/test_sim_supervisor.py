@@ -462,12 +462,16 @@ def test_the_image_passes_the_scenario_in_every_role(
         "MT5_BROKERS": "A=b:1",
         "MT5_TERMINALS": "1",
         "MT5_DATA_DIR": "/d",
+        "MT5_DRAIN_S": "60",
         "SUPERVISOR_KEY_FILE": "/k",
     }
     done = subprocess.run(
         [shell, str(ENTRYPOINT)], env=variables, capture_output=True, text=True, check=True
     )
-    always = "--host 0.0.0.0 --terminals {} --port-base 8001 --control-port 8100 --key-file /k "
+    always = (
+        "--host 0.0.0.0 --terminals {} --port-base 8001 --control-port 8100 --key-file /k"
+        " --drain-seconds 60 "
+    )
     given = always.format(0 if role == "broker" else 1)
     assert done.stdout.strip().replace(given, "") == expected
 

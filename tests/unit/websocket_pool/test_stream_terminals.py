@@ -22,6 +22,8 @@ NAMES = tuple(f"s-{number}" for number in range(1, 6))
 class Held:
     """A connection whose poll stays in the terminal until it is cut; one that is loth hangs on."""
 
+    address = "127.0.0.1"
+
     def __init__(self, address: TerminalAddress, _guard: AddressGuard) -> None:
         self.terminal_id = address.terminal_id
         self.loth = False

@@ -1,15 +1,17 @@
 """A small pool, transactions that name their scope, and Postgres' failures turned into ours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from mt5kit.errors import InternalFault, ServiceOverloaded
+from mt5kit.networks import Networks, OutsideNetworks
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -30,6 +32,9 @@ IDLE_TRANSACTION_LIMIT_S = 10
 
 RETRY_AFTER_S = 2.0
 """A restarted Postgres is back within seconds."""
+
+POSTGRES_PORT = 5432
+"""Of a server whose URL says nothing else."""
 
 _PASSING = (
     asyncpg.PostgresConnectionError,
@@ -73,11 +78,20 @@ class Database:
         application_name: str,
         max_connections: int = MAX_CONNECTIONS,
         command_timeout_s: float = COMMAND_TIMEOUT_S,
+        networks: Networks | None = None,
     ) -> Self:
         """A pool that connects on first use, so that a replica starts while Postgres is away.
 
+        Args:
+            dsn: With the password.
+            application_name: In the server's lists of sessions.
+            max_connections: Of the pool.
+            command_timeout_s: For one statement.
+            networks: Outside which no server is connected to; one behind a Unix socket is none
+                of them.
+
         Raises:
-            ValueError: The DSN is malformed.
+            ValueError: The DSN is malformed, or does not name the one host to be looked up.
         """
         with answering():
             pool = await asyncpg.create_pool(
@@ -86,6 +100,7 @@ class Database:
                 max_size=max_connections,
                 command_timeout=command_timeout_s,
                 timeout=ACQUIRE_TIMEOUT_S,
+                connect=_connecting(dsn, networks),
                 server_settings={
                     "application_name": application_name,
                     "timezone": "UTC",
@@ -156,12 +171,31 @@ def answering() -> Iterator[None]:
         raise ValueRefused(f"Postgres refused a value: {refused}") from refused
     except asyncpg.PostgresError as refused:
         raise DatabaseFault(f"Postgres refused a statement: {refused}") from refused
+    except OutsideNetworks as outside:
+        raise _unavailable(f"the database is not connected to: {outside}") from outside
     except (asyncpg.InterfaceError, OSError, TimeoutError) as away:
         raise _unavailable() from away
 
 
-def _unavailable() -> DatabaseUnavailable:
-    return DatabaseUnavailable("the database does not answer", retry_after_s=RETRY_AFTER_S)
+def _unavailable(why: str = "the database does not answer") -> DatabaseUnavailable:
+    return DatabaseUnavailable(why, retry_after_s=RETRY_AFTER_S)
+
+
+def _connecting(dsn: str, networks: Networks | None) -> Callable[..., Any] | None:
+    """Connects to an address that was looked up and is inside; None: as the pool always does."""
+    parts = urlsplit(dsn)
+    host = parts.hostname or parse_qs(parts.query).get("host", [""])[0]
+    if networks is None or host.startswith("/"):
+        return None
+    if not host or "," in parts.netloc + host:
+        raise ValueError("the database's URL names one host, where networks are given")
+    port = parts.port or POSTGRES_PORT
+
+    async def connect(dsn: str, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's
+        numeric = await networks.resolved(host, port)
+        return await asyncpg.connect(dsn, host=numeric, port=port, **options)
+
+    return connect
 
 
 def json_text(value: object) -> str:

@@ -7,7 +7,7 @@ What is atomic is one Lua script. Every call raises only errors of `mt5kit.error
 from redis.asyncio import Redis
 
 from mt5kit.state.keys import Keys, Role
-from mt5kit.state.redis.board import BoardStore, TerminalEntry
+from mt5kit.state.redis.board import BOARD_TTL_MS, BoardStore, TerminalEntry
 from mt5kit.state.redis.connection import RedisFault, StateFull, StateUnavailable, open_redis
 from mt5kit.state.redis.control import Control, ControlChannel
 from mt5kit.state.redis.demand import DemandStore
@@ -29,6 +29,7 @@ from mt5kit.state.redis.tickets import Redeemed, TicketGrant, TicketStore
 from mt5kit.state.redis.users import acl_file
 
 __all__ = [
+    "BOARD_TTL_MS",
     "INTEREST_MS",
     "LEASE_TTL_MS",
     "BoardStore",

@@ -44,12 +44,13 @@ class TerminalEntry(msgspec.Struct, frozen=True):
     """What its owner says of a terminal.
 
     Args:
-        owner: The replica that holds its lease.
+        owner: The replica that holds its lease; empty if its last owner has laid it down.
         up: Whether it takes turns.
         since_ms: Since when it is up or not, UTC epoch ms.
         switch_ms: What changing the account costs, measured; None when not yet known.
         waiting: Turns queued.
         at_ms: When this was published, UTC epoch ms; Redis says it, whatever is given.
+        draining: Whether it is about to end, so that it takes no more accounts.
     """
 
     owner: str
@@ -58,6 +59,12 @@ class TerminalEntry(msgspec.Struct, frozen=True):
     switch_ms: int | None
     waiting: int
     at_ms: int = 0
+    draining: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes accounts."""
+        return self.up and not self.draining
 
 
 class BoardStore(RedisStore):

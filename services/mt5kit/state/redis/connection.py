@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -14,7 +15,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from mt5kit.errors import InternalFault, ServiceOverloaded
+from mt5kit.networks import Networks, OutsideNetworks
 from mt5kit.state.keys import Keys
+from mt5kit.state.redis.guarded import GuardedConnection
 
 TIMEOUT_S = 2.0
 """A healthy Redis answers within milliseconds; a lease (10 s) must survive several timeouts."""
@@ -43,15 +46,24 @@ class RedisFault(InternalFault):
     """Redis refused a command of ours as wrong."""
 
 
-def open_redis(url: str) -> Redis:
+def open_redis(url: str, networks: Networks | None = None) -> Redis:
     """A client with short timeouts and a bounded pool; connects on first use.
 
     One retry, and only after a lost connection: that is what a pooled connection to a restarted
     Redis looks like. A command whose answer timed out may have run.
 
+    Args:
+        url: With the password, if any.
+        networks: Outside which no Redis is connected to; one behind a Unix socket is none of them.
+
     Raises:
-        ValueError: The URL is malformed.
+        ValueError: The URL is malformed, or TLS is to be spoken to what is not called by its name.
     """
+    guard: dict[str, Any] = {}
+    if networks is not None and urlsplit(url).scheme != "unix":
+        if urlsplit(url).scheme == "rediss":
+            raise ValueError("a Redis behind TLS cannot be restricted to networks")
+        guard = {"connection_class": GuardedConnection, "networks": networks}
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=MAX_CONNECTIONS,
@@ -60,6 +72,7 @@ def open_redis(url: str) -> Redis:
         socket_connect_timeout=TIMEOUT_S,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         protocol=2,
+        **guard,
     )
     return Redis.from_pool(pool)
 
@@ -86,11 +99,16 @@ def answering() -> Iterator[None]:
     except ResponseError as refused:
         raise _refusal(str(refused)) from refused
     except (RedisError, OSError, TimeoutError) as away:
-        raise StateUnavailable(
-            "the state store does not answer", retry_after_s=RETRY_AFTER_S
-        ) from away
+        raise StateUnavailable(_why(away), retry_after_s=RETRY_AFTER_S) from away
     if task is not None and task.cancelling() > cancellations:
         raise asyncio.CancelledError
+
+
+def _why(away: BaseException) -> str:
+    # redis-py wraps what a connection raises in its own.
+    if isinstance(away.__context__, OutsideNetworks):
+        return f"the state store is not connected to: {away.__context__}"
+    return "the state store does not answer"
 
 
 def _refusal(text: str) -> StateUnavailable | RedisFault:

@@ -12,8 +12,8 @@ import structlog
 from mt5kit.errors import TerminalMoved
 from mt5kit.state.redis.connection import RedisFault, StateUnavailable
 from mt5kit.state.redis.held_leases import HeldLeases
-from mt5kit.state.redis.keeper_plan import KeeperPlan
-from mt5kit.state.redis.leases import Lease, LeaseStore
+from mt5kit.state.redis.keeper_plan import KeeperPlan, slot_of
+from mt5kit.state.redis.leases import Announced, Lease, LeaseStore
 
 LOSING_S = 25.0
 """For the call in progress before a terminal is given back: a login ends within 20 s.
@@ -21,6 +21,9 @@ LOSING_S = 25.0
 What it finds out, above all that a password is refused, must be known before somebody else logs
 in. The lease is renewed meanwhile.
 """
+
+_RETURN_ROUNDS = 2
+"""Whoever lives has been in Redis again within one round, and in another it is late."""
 
 _JITTER_S = 0.05
 """Those who heard of a release do not all ask at once; a hand-over stays near 100 ms."""
@@ -73,6 +76,7 @@ class LeaseKeeper:
         # Renewing a lease that has just been given back would take it up again.
         self._one_at_a_time = asyncio.Lock()
         self._away = False
+        self._had_others = False
         self._release = True
         self._random = random.Random()  # noqa: S311 - spreads replicas out, keeps no secret
         self._log = structlog.get_logger(__name__).bind(role=plan.role, owner=plan.owner)
@@ -129,6 +133,11 @@ class LeaseKeeper:
         """Run a round at once, or once more after the one that is running."""
         self._poked.set()
 
+    def give_up(self, terminal_id: str) -> None:
+        """Give a terminal back that the plan will not have once it is not held any more."""
+        if terminal_id in self.held and terminal_id not in self._leaving:
+            self._begin_leaving([terminal_id])
+
     async def close(self) -> None:
         """End the rounds and give everything back, so that others need not wait."""
         # Between two questions to Redis: one that was cut short might be carried out yet.
@@ -154,11 +163,14 @@ class LeaseKeeper:
         self._release = True
         plan = self._plan
         async with self._one_at_a_time:
-            replicas = await self._store.announce(plan.role, plan.owner, plan.ttl_ms)
-        terminals = plan.terminals()
-        share = math.ceil(len(terminals) / len(replicas))
+            told = await self._store.announce(plan.role, plan.owner, plan.ttl_ms)
+        # Of two tasks in one slot the older is about to go: what it gives back is for the other,
+        # and those of the other slots keep what they have.
+        terminals, slots = plan.terminals(), sorted(set(map(slot_of, told.replicas)))
+        share = math.ceil(len(terminals) / len(slots))
         await self._give_back(share, terminals)
-        await self._take(share, self._by_preference(terminals, replicas))
+        if not self._waits_for_others(told):
+            await self._take(share, self._by_preference(terminals, slots))
 
     async def _keep(self) -> None:
         while True:
@@ -190,6 +202,16 @@ class LeaseKeeper:
             except Exception:  # noqa: BLE001 - not to hear of releases only costs time
                 self._log.exception("lease_releases_unheard")
             await asyncio.sleep(self._plan.pause_s)
+
+    def _waits_for_others(self, told: Announced) -> bool:
+        """Whether Redis may have forgotten leases of others, who have yet to say so.
+
+        The first to come back to an empty Redis would take what is theirs.
+        """
+        if told.remembers_ms > _RETURN_ROUNDS * self._plan.pause_s * 1000:
+            self._had_others = len(told.replicas) > 1
+            return False
+        return self._had_others
 
     async def _renew(self) -> None:
         for terminal_id in list(self.held):
@@ -276,9 +298,9 @@ class LeaseKeeper:
             self._held.confirm(lease, asked_at)
         return lease
 
-    def _by_preference(self, terminals: Sequence[str], replicas: Sequence[str]) -> list[str]:
-        """Ours first; the rest from a different place for each replica, so that few collide."""
-        start = len(terminals) * replicas.index(self._plan.owner) // len(replicas)
+    def _by_preference(self, terminals: Sequence[str], slots: Sequence[str]) -> list[str]:
+        """Ours first; the rest from a different place for each slot, so that few collide."""
+        start = len(terminals) * slots.index(slot_of(self._plan.owner)) // len(slots)
         rotated = [*terminals[start:], *terminals[:start]]
         return sorted(rotated, key=lambda terminal: terminal not in self._plan.own)
 

@@ -76,9 +76,8 @@ _ANNOUNCE = Lua(
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
--- Said in every round, so it is known since when nothing has been forgotten, or a round later.
-remembers_ms(KEYS[2])
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+-- Asked in every round, so it is known since when nothing has been forgotten, or a round later.
+return {remembers_ms(KEYS[2]), redis.call('ZRANGE', KEYS[1], 0, -1)}
 """
 )
 
@@ -94,6 +93,17 @@ class Lease(msgspec.Struct, frozen=True):
     owner: str
     token: int
     url: str = ""
+
+
+class Announced(msgspec.Struct, frozen=True):
+    """What a replica learns when it says that it lives.
+
+    `replicas` are all that were heard of within the window, sorted; `remembers_ms` is for how long
+    Redis has forgotten nothing: if only since a moment, there may be more.
+    """
+
+    replicas: tuple[str, ...]
+    remembers_ms: int
 
 
 class LeaseStore(RedisStore):
@@ -166,11 +176,11 @@ class LeaseStore(RedisStore):
             if owner
         }
 
-    async def announce(self, role: Role, replica: str, window_ms: int) -> tuple[str, ...]:
-        """Say that a replica lives; every replica heard of within the window, sorted."""
+    async def announce(self, role: Role, replica: str, window_ms: int) -> Announced:
+        """Say that a replica lives; who else was heard of within the window."""
         keys = (self._keys.replicas(role), self._keys.memory())
-        members = await self._run(_ANNOUNCE, keys, replica, window_ms)
-        return tuple(sorted(member.decode() for member in members))
+        remembers_ms, members = await self._run(_ANNOUNCE, keys, replica, window_ms)
+        return Announced(tuple(sorted(member.decode() for member in members)), remembers_ms)
 
     async def withdraw(self, role: Role, replica: str) -> None:
         """Say that a replica has gone, so that the others take over at once."""

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from mt5kit.errors import Mt5SwarmError, TerminalMoved, TerminalUnavailable
+from mt5kit.errors import Mt5SwarmError, TerminalHandedOver, TerminalUnavailable
 from mt5kit.terminal.protocol import AccountTerminal
 from mt5kit.terminal.scheduling.agenda import Agenda, Attend, Prove, Rest, RunChunk
 from mt5kit.terminal.scheduling.parts import SchedulerParts, SchedulerRules
@@ -76,7 +76,7 @@ class TurnLoop:
         """Let a turn wait.
 
         Raises:
-            TerminalMoved: The terminal is being handed over.
+            TerminalHandedOver: The terminal is being handed over.
             TerminalUnavailable: It does not answer.
         """
         if self._closing:
@@ -178,7 +178,7 @@ class TurnLoop:
             retry_after_s=self.visits.breaker.retry_after_s(self._clock()),
         )
 
-    def _handed_over(self) -> TerminalMoved:
-        return TerminalMoved(
+    def _handed_over(self) -> TerminalHandedOver:
+        return TerminalHandedOver(
             f"terminal {self._terminal_id} is being handed over", retry_after_s=HANDED_OVER_RETRY_S
         )

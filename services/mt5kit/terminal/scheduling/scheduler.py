@@ -181,6 +181,18 @@ class TerminalScheduler:
         if self._visits.visit.account_id == account_id:
             self._visits.visit.entrant = None
 
+    def leave(self, account_id: str) -> None:
+        """An account is on another terminal now: turns that wait fail with TerminalMoved.
+
+        The call in progress is answered, and told of, whoever it is for.
+        """
+        moved = TerminalMoved(f"the account has left terminal {self.terminal_id}")
+        serves = self._loop.serving.serves
+        self._agenda.fail(moved, lambda turn: _account_of(turn) == account_id and not serves(turn))
+        self._agenda.arrivals.forget(account_id)
+        self._loop.plan.forget(account_id)
+        self._visits.gate.silences.forget(account_id)
+
     def expected_wait_s(self, account_id: str | None = None) -> float:
         """Seconds until a turn asked for now would be answered, as far as can be foreseen.
 

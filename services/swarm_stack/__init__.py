@@ -1,0 +1,1 @@
+"""The commands that deploy and operate the Swarm stack."""

@@ -1,0 +1,108 @@
+"""Things that run once inside the stack's networks, to their end: Swarm's own jobs."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from swarm_stack.engine import Engine
+
+PAUSE_S: Final = 0.5
+ENDED: Final = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
+
+
+class JobFailed(Exception):
+    """It ended badly or not in time; the message is what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to run.
+
+    Args:
+        name: Of the job's service; must not be one of the stack's services.
+        image: Of the container.
+        arguments: Of its entrypoint.
+        env: Its environment.
+        networks: Full names.
+        secrets: Full name of a secret by the file name in `/run/secrets`.
+        volumes: Volume by the path where it is mounted.
+        tmpfs: Paths of writable temporary directories.
+        user: As in `docker run --user`.
+        on_data_node: Whether it needs the volumes of the data node.
+    """
+
+    name: str
+    image: str
+    arguments: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    tmpfs: tuple[str, ...] = ("/tmp",)  # noqa: S108 - in its container
+    user: str | None = None
+    on_data_node: bool = False
+
+    def options(self) -> list[str]:
+        """Of `docker service create`."""
+        options = ["--mode", "replicated-job", "--restart-condition", "none", "--init"]
+        options += ["--read-only", "--cap-drop", "ALL", "--detach", "--name", self.name]
+        # As in docker-stack.yml: a name that nobody has is asked of nobody outside.
+        options += ["--dns", "127.0.0.1"]
+        options += [part for item in self.env.items() for part in ("--env", "=".join(item))]
+        options += [part for name in self.networks for part in ("--network", name)]
+        for target, source in self.secrets.items():
+            options += ["--secret", f"source={source},target={target}"]
+        for target, source in self.volumes.items():
+            options += ["--mount", f"type=volume,source={source},target={target}"]
+        for target in self.tmpfs:
+            options += ["--mount", f"type=tmpfs,target={target}"]
+        if self.user is not None:
+            options += ["--user", self.user]
+        if self.on_data_node:
+            options += ["--constraint", "node.labels.mt5.data == yes"]
+        return options
+
+
+def run_job(engine: Engine, job: Job, patience_s: float) -> str:
+    """Run a job to its end; what it printed. Nothing of it stays behind.
+
+    Raises:
+        JobFailed: It ended with another code than 0, could not start, or took too long.
+        EngineFailed: The swarm refuses it.
+    """
+    _remove(engine, job.name)
+    engine.run("service", "create", *job.options(), job.image, *job.arguments)
+    try:
+        deadline = time.monotonic() + patience_s
+        while True:
+            state, error = _state(engine, job.name)
+            if state in ENDED:
+                break
+            if time.monotonic() > deadline:
+                raise JobFailed(f"{job.name} was not done after {patience_s:.0f} s: {error}")
+            time.sleep(PAUSE_S)
+        printed = engine.run("service", "logs", "--raw", job.name, both=True)
+        if state != "complete":
+            raise JobFailed("\n".join(part for part in (printed, error) if part) or state)
+        return printed
+    finally:
+        _remove(engine, job.name)
+
+
+def _state(engine: Engine, name: str) -> tuple[str, str]:
+    ids = engine.run("service", "ps", "--no-trunc", "--quiet", name).split()
+    if not ids:
+        return "new", "no task yet"
+    status = engine.inspect("task", ids[:1])[0]["Status"]
+    return str(status["State"]), str(status.get("Err", "") or status.get("Message", ""))
+
+
+def _remove(engine: Engine, name: str) -> None:
+    """Remove the service, and the containers that it leaves on this node, which hold volumes."""
+    rows = engine.rows("service", "ls", "--filter", f"name={name}")
+    if any(row["Name"] == name for row in rows):
+        engine.run("service", "rm", name)
+    label = f"label=com.docker.swarm.service.name={name}"
+    if left := engine.run("ps", "--all", "--quiet", "--filter", label).split():
+        engine.run("rm", "--force", "--volumes", *left)

@@ -1,0 +1,126 @@
+"""Bringing the database back to an instant of the past."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from swarm_stack import images
+from swarm_stack.convergence import wait_converged
+from swarm_stack.engine import Engine
+from swarm_stack.jobs import Job, run_job
+from swarm_stack.observed import services_of
+from swarm_stack.stack import Plan
+from swarm_stack.swarm_secrets import SwarmSecrets
+
+# Whoever writes to the stores, and whoever follows what is written.
+USERS: Final = ("console", "api-pool", "websocket-pool", "backup")
+STORES: Final = ("postgres", "redis")
+CHECK_S: Final = 300.0
+# A database of many GB is copied.
+RESTORE_S: Final = 6 * 3600.0
+STOP_S: Final = 300.0
+
+Report = Callable[[str], None]
+
+
+class RestoreRefused(Exception):
+    """Nothing was changed; says why."""
+
+
+class Restorer:
+    """Restores one stack.
+
+    Args:
+        engine: A manager of the swarm.
+        plan: Of the stack that runs; its images are used.
+        report: Told of each step.
+    """
+
+    def __init__(self, engine: Engine, plan: Plan, report: Report) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._report = report
+
+    def backups(self) -> str:
+        """What can be restored, as a table."""
+        return run_job(self._engine, self._job(("restore", "--list"), {}), CHECK_S)
+
+    def restore(self, to: str) -> None:
+        """Stop whoever uses the stores, restore, empty Redis, and start everybody again.
+
+        Args:
+            to: An instant, ISO 8601 with its offset.
+
+        Raises:
+            RestoreRefused: The swarm has no key ring, or the stack does not run.
+            JobFailed: The backups refuse that instant, or it failed; says what stands.
+            NotConverged: It is restored, and something does not start.
+        """
+        ring = self._key_ring()
+        counts = self._counts()
+        self._report(f"checking whether {to} can be restored")
+        check = self._job(("restore", "--check", "--to", to), ring)
+        self._say(run_job(self._engine, check, CHECK_S))
+        self._scale(dict.fromkeys(USERS, 0))
+        self._scale(dict.fromkeys(STORES, 0))
+        try:
+            self._report("restoring")
+            self._say(run_job(self._engine, self._job(("restore", "--to", to), ring), RESTORE_S))
+            # What is in it was true after that instant.
+            self._report("emptying Redis")
+            run_job(self._engine, self._emptying(), CHECK_S)
+        finally:
+            # Also if it failed: the database is then as it was.
+            self._scale({name: counts[name] for name in STORES})
+            self._scale({name: counts[name] for name in USERS})
+        wait_converged(self._engine, self._plan.stack, {}, self._plan.patience_s, self._report)
+
+    def _key_ring(self) -> dict[str, str]:
+        names = SwarmSecrets(self._engine, self._plan.stack)
+        version = names.versions().get("key_ring")
+        if version is None:
+            raise RestoreRefused(
+                "there is no key ring, without which the restored passwords cannot be opened: make"
+                " open-copy FILE=… NAME=key_ring > dir/key_ring, make secrets FROM=dir"
+            )
+        return {"key_ring": f"{self._plan.stack}_key_ring_v{version}"}
+
+    def _counts(self) -> dict[str, int]:
+        services = services_of(self._engine, self._plan.stack)
+        missing = [name for name in (*USERS, *STORES) if name not in services]
+        if missing:
+            raise RestoreRefused(f"{', '.join(missing)} do not run: make deploy")
+        return {name: services[name].desired for name in (*USERS, *STORES)}
+
+    def _job(self, arguments: tuple[str, ...], ring: Mapping[str, str]) -> Job:
+        stack = self._plan.stack
+        return Job(
+            name=f"{stack}_restore",
+            image=self._plan.image(images.BACKUP),
+            arguments=arguments,
+            secrets=ring,
+            volumes={
+                "/backups": f"{stack}_backups",
+                "/var/lib/postgresql": f"{stack}_postgres-data",
+            },
+            on_data_node=True,
+        )
+
+    def _emptying(self) -> Job:
+        return Job(
+            name=f"{self._plan.stack}_empty-redis",
+            image="redis:8.0.6",
+            arguments=("find", "/data", "-mindepth", "1", "-delete"),
+            volumes={"/data": f"{self._plan.stack}_redis-data"},
+            user="999:999",
+            on_data_node=True,
+        )
+
+    def _scale(self, counts: Mapping[str, int]) -> None:
+        stack = self._plan.stack
+        self._report(", ".join(f"{name} -> {count}" for name, count in counts.items()))
+        wanted = [f"{stack}_{name}={count}" for name, count in counts.items()]
+        self._engine.run("service", "scale", *wanted, timeout_s=STOP_S)
+
+    def _say(self, printed: str) -> None:
+        for line in printed.splitlines():
+            self._report(f"  {line}")

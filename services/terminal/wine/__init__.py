@@ -1,0 +1,1 @@
+"""What the Python in Wine runs: plain files, copied as they are."""

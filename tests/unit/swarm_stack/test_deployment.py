@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from swarm_stack.deployment import DeploymentInvalid, read_deployment
+
+
+def test_the_example_is_a_deployment_and_its_comments_name_every_setting() -> None:
+    example = Path("deployment.example.toml")
+    deployment = read_deployment(example, domain=None, simulated=False)
+    text = example.read_text()
+    assert not [name for name in deployment.__struct_fields__ if name not in text]
+
+
+def test_the_command_line_wins(tmp_path: Path) -> None:
+    file = tmp_path / "deployment.toml"
+    file.write_text('domain = "one.example.com"\nhttps_port = 8443\n')
+    deployment = read_deployment(file, domain="two.example.com", simulated=False)
+    assert deployment.origin == "https://two.example.com:8443"
+    assert deployment.ws_base_url == "wss://two.example.com:8443"
+
+
+def test_on_simulated_terminals_nothing_has_to_be_said(tmp_path: Path) -> None:
+    deployment = read_deployment(tmp_path / "none.toml", domain=None, simulated=True)
+    assert deployment.origin == "https://localhost"
+    assert set(deployment.broker_servers) == {"MT5Swarm-Demo"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "DOMAIN="),
+        ('domain = "x"\nhttps_prot = 1\n', "https_prot"),
+        ('domain = "x"\nhttps_port = 0\n', "https_port"),
+        ("domain = \n", r"deployment\.toml"),
+        ('domain = "x"\nconsole_user = "me"\n', "console_user"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "deployment.toml"
+    file.write_text(text)
+    with pytest.raises(DeploymentInvalid, match=said):
+        read_deployment(file, domain=None, simulated=False)

@@ -54,7 +54,7 @@ def listing(settings: Settings, _: argparse.Namespace) -> int:
     """Say which times can be restored."""
     commands = Commands(settings)
     print(Restore(settings).points().table())  # noqa: T201 - that is the command
-    snapshots = Snapshots(commands, settings.directory, "").all()
+    snapshots = Snapshots(commands, settings.directory).all()
     if snapshots:
         first, last = snapshots[0][0], snapshots[-1][0]
         text = f"{len(snapshots)} snapshots of Redis, from {shown(first)} to {shown(last)}."
@@ -77,7 +77,7 @@ def restore(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def restore_redis(settings: Settings, arguments: argparse.Namespace) -> int:
     """Have Redis begin with a snapshot; it must not be running."""
-    before = Snapshots(Commands(settings), settings.directory, "").restore(arguments.to, REDIS_DATA)
+    before = Snapshots(Commands(settings), settings.directory).restore(arguments.to, REDIS_DATA)
     print(f"done; what was there before is in {before}")  # noqa: T201 - that is the command
     return 0
 

@@ -12,6 +12,7 @@ from backup.barman import HOME, Barman, Span
 from backup.commands import CommandFailed, Commands
 from backup.files import now
 from backup.key_lists import KeyLists
+from backup.places import address_of
 from backup.receiving import Receiving
 from backup.remote import RemoteCopy
 from backup.server import Server, ServerState
@@ -23,6 +24,7 @@ from backup.wal import ReceivedLog
 
 log = logging.getLogger(__name__)
 
+REDIS_PORT: Final = 6379
 STATUS: Final = "status.json"
 """Below the private directory: it ends with the container."""
 
@@ -59,8 +61,8 @@ class Scheduler:
         received = ReceivedLog(settings.directory, commands.environment)
         self._timelines = Timelines(settings.directory, received.history)
         self._keys = KeyLists(settings.directory)
-        password = settings.secret("redis_backup_password")
-        self._snapshots = Snapshots(commands, settings.directory, password)
+        self._password = settings.secret("redis_backup_password")
+        self._snapshots = Snapshots(commands, settings.directory)
         remote = settings.remote
         self._remote = None if remote is None else RemoteCopy(commands, settings, remote)
 
@@ -140,7 +142,8 @@ class Scheduler:
         pause_s = self._settings.snapshot_s - self._settings.look_s
         if newest is not None and (at - newest[0]).total_seconds() < pause_s:
             return
-        path = self._snapshots.take(at)
+        place = address_of("redis", REDIS_PORT, self._settings.networks)
+        path = self._snapshots.take(at, place, self._password)
         log.info("snapshot of Redis: %s, %.1f MB", path.name, path.stat().st_size / 1e6)
         oldest = at - dt.timedelta(days=self._settings.keep_days)
         self._snapshots.prune(oldest)

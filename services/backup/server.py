@@ -7,7 +7,7 @@ from typing import Final
 from backup.barman import SLOT
 from backup.commands import Commands
 
-PLACE: Final = "host=postgres user=mt5_backup dbname=mt5"
+PLACE: Final = "host=postgres user=mt5_backup dbname=mt5 require_auth=scram-sha-256"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Where backups lie, how often they are made, and what they are made with."""
 
+import ipaddress
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +9,8 @@ from pathlib import Path
 from typing import Final, Self
 
 DAY_S: Final = 86_400.0
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingWrong(Exception):
@@ -50,6 +54,7 @@ class Settings:
         copy_s: Between two copies to the second place.
         keep_days: Of snapshots of Redis and lists of keys; Barman has its own in its configuration.
         remote: The second place, if there is one.
+        networks: In which the services are; none is no restriction.
     """
 
     directory: Path = Path("/backups")
@@ -62,6 +67,7 @@ class Settings:
     copy_s: float = 900.0
     keep_days: int = 30
     remote: Remote | None = None
+    networks: tuple[Network, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -78,6 +84,7 @@ class Settings:
             copy_s=_number(environment, "COPY_S", 900.0, DAY_S),
             keep_days=int(_number(environment, "KEEP_DAYS", 30, 3660)),
             remote=_remote(environment),
+            networks=_networks(environment),
         )
 
     def secret(self, name: str) -> str:
@@ -103,6 +110,14 @@ def _number(environment: Mapping[str, str], name: str, default: float, most: flo
     if not 0 <= value <= most:
         raise SettingWrong(f"{name} must be a number from 0 to {most:g}")
     return value
+
+
+def _networks(environment: Mapping[str, str]) -> tuple[Network, ...]:
+    try:
+        blocks = json.loads(environment.get("SERVICES_NETWORKS", "[]"))
+        return tuple(ipaddress.ip_network(block) for block in blocks)
+    except (ValueError, TypeError):
+        raise SettingWrong("SERVICES_NETWORKS must be a JSON list of CIDR blocks") from None
 
 
 def _remote(environment: Mapping[str, str]) -> Remote | None:

@@ -28,16 +28,19 @@ class Snapshots:
     Args:
         commands: Runs its programs.
         directory: Of all backups.
-        password: Of the user that may copy it.
     """
 
-    def __init__(self, commands: Commands, directory: Path, password: str) -> None:
+    def __init__(self, commands: Commands, directory: Path) -> None:
         self._commands = commands
         self._directory = directory / HOME
-        self._password = password
 
-    def take(self, at: dt.datetime) -> Path:
+    def take(self, at: dt.datetime, place: str, password: str) -> Path:
         """Make one; it has its name only when all of it is there and in order.
+
+        Args:
+            at: The time that it bears.
+            place: Where Redis is.
+            password: Of the user that may copy it.
 
         Raises:
             CommandFailed: Redis did not give it, or it is broken.
@@ -48,9 +51,9 @@ class Snapshots:
         path = self._directory / f"{name_of(at)}{_SUFFIX}"
         unfinished = path.with_name(f".{path.name}.unfinished")
         self._commands(
-            *("redis-cli", "-h", "redis", "--user", USER, "--rdb", str(unfinished)),
+            *("redis-cli", "-h", place, "--user", USER, "--rdb", str(unfinished)),
             timeout_s=PATIENCE_S,
-            env={"REDISCLI_AUTH": self._password},
+            env={"REDISCLI_AUTH": password},
         )
         self._commands("redis-check-rdb", str(unfinished), timeout_s=PATIENCE_S)
         finish(unfinished, path)

@@ -136,6 +136,7 @@ class Stores:
             image,
             *("--init", "--volume", f"{self.volume('backups')}:/backups"),
             *("--health-interval", "1s", "--stop-timeout", "30"),
+            *("--env", f'SERVICES_NETWORKS=["{self.network}"]'),
             *(part for name, value in hurry.items() for part in ("--env", f"{name}={value}")),
             *options,
         )

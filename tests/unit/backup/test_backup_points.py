@@ -105,6 +105,17 @@ def test_a_time_is_restored_as_it_was_then(tmp_path: Path) -> None:
             some.plan(at(minutes), NOW)
 
 
+def test_a_full_backup_of_another_way_leads_nowhere(tmp_path: Path) -> None:
+    """Somebody has put the directory of before the restore back into its place."""
+    timelines = Timelines(tmp_path, lambda _: None)
+    timelines.note(1, at(0))
+    timelines.note(2, at(50), "1\t0/30\tbefore\n")
+    timelines.note(1, at(90))
+    some = Points([full(10), full(60, 2, 35)], timelines, Log({1: 100, 2: 80}))
+    assert some.plan(at(95), NOW).backup.backup_id == "b10"
+    assert some.plan(at(70), NOW).backup.backup_id == "b60"
+
+
 def test_of_a_course_of_which_nothing_was_received_nothing_is_known(tmp_path: Path) -> None:
     some = points(tmp_path, [full(10)], {1: 49}, (50, 30))
     assert some.latest is None

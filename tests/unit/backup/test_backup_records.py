@@ -12,6 +12,7 @@ from backup.barman import Span
 from backup.commands import CommandFailed, Commands
 from backup.files import dated, name_of, prune, put
 from backup.key_lists import KeyLists, RingUnusable, check_ring, ring_ids
+from backup.places import address_of
 from backup.scheduler import full_due
 from backup.settings import Remote, Settings, SettingWrong
 from backup.status import Status, faults
@@ -165,6 +166,8 @@ def test_the_newest_stays_however_old_it_is(
         ({"BACKUP_HOUR": "24"}, "BACKUP_HOUR must be a number from 0 to 23"),
         ({"SNAPSHOT_S": "soon"}, "SNAPSHOT_S must be a number"),
         ({"KEEP_DAYS": "-1"}, "KEEP_DAYS"),
+        ({"SERVICES_NETWORKS": "10.0.0.0/8"}, "SERVICES_NETWORKS must be a JSON list"),
+        ({"SERVICES_NETWORKS": '["10.0.0.1/8"]'}, "SERVICES_NETWORKS must be a JSON list"),
     ],
 )
 def test_a_wrong_setting_is_named(given: dict[str, str], complaint: str) -> None:
@@ -180,6 +183,28 @@ def test_settings_come_from_the_environment() -> None:
     assert made.hour == 5
     assert made.remote == Remote("b", "p", "https://s", "us-east-1")
     assert made.remote.url == "s3://b/p"
+
+
+def test_a_name_that_leads_outside_is_not_followed() -> None:
+    inside = Settings.from_environment({"SERVICES_NETWORKS": '["127.0.0.0/8", "::1/128"]'})
+    assert address_of("localhost", 6379, inside.networks) in {"127.0.0.1", "::1"}
+    elsewhere = Settings.from_environment({"SERVICES_NETWORKS": '["10.77.2.0/24"]'})
+    with pytest.raises(CommandFailed, match=r"localhost leads to .*, outside the services"):
+        address_of("localhost", 6379, elsewhere.networks)
+    with pytest.raises(CommandFailed, match=r"no-such-host\.invalid: "):
+        address_of("no-such-host.invalid", 6379, elsewhere.networks)
+    # Without networks the program looks it up itself.
+    assert address_of("no-such-host.invalid", 6379, ()) == "no-such-host.invalid"
+
+
+@pytest.mark.parametrize("text", [None, "", "one\ntwo"])
+def test_a_secret_is_one_line(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "s").write_text(text)
+    with pytest.raises(SettingWrong, match="the secret s"):
+        Settings(secrets=tmp_path).secret("s")
+    (tmp_path / "s").write_text("a password\n")
+    assert Settings(secrets=tmp_path).secret("s") == "a password"
 
 
 def test_a_password_is_escaped_and_private(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from tests.watch_trader import Trader
 from tests.watchers import Watcher
 
 SLOTS = 2
-# Uneven shares, so that slots differ.
-TERMINALS = 3
+# Even shares: a slot that may hold one more could take what another gives back, and return it.
+TERMINALS = 4
 FRESH = {"fresh": 1}
 THINK_S = 0.03
 STEP_S = 0.05

@@ -43,8 +43,9 @@ class Replica:
     ) -> None:
         self.told: list[str] = []
         self.clock = Clock()
+        self.store = LeaseStore(redis, keys)
         self.keeper = LeaseKeeper(
-            LeaseStore(redis, keys),
+            self.store,
             KeeperPlan("api", owner, lambda: TERMINALS, interval_s=1_000, url=f"http://{owner}"),
             on_gained=lambda lease: self.told.append(f"gained {lease.terminal_id}"),
             on_lost=lambda terminal: self.told.append(f"lost {terminal}"),
@@ -397,3 +398,20 @@ async def test_closing_without_redis_gives_up_soon(
     finally:
         await asyncio.to_thread(redis_server.start)
         await client.aclose()
+
+
+async def test_what_a_task_gives_back_is_for_the_other_one_of_its_slot(make: Make) -> None:
+    """In an update that starts first; whoever could have it as well does not ask."""
+    first, old, idle, new = (make(f"pool.{slot}.{n:025d}") for n, slot in enumerate((1, 2, 3, 2)))
+    await shared(first, old)
+    idle.keeper.start()
+    new.keeper.start()
+    async with asyncio.timeout(10):
+        while len(await idle.store.replicas("api")) != 4:
+            await asyncio.sleep(0.01)
+    await idle.keeper.round()
+    assert not idle.held | new.held
+    moving = old.held
+    await old.keeper.close()
+    await until(lambda: new.held == moving)
+    assert not idle.held

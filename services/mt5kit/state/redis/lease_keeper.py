@@ -77,6 +77,7 @@ class LeaseKeeper:
         self._one_at_a_time = asyncio.Lock()
         self._away = False
         self._had_others = False
+        self._replicas: tuple[str, ...] = ()
         self._release = True
         self._random = random.Random()  # noqa: S311 - spreads replicas out, keeps no secret
         self._log = structlog.get_logger(__name__).bind(role=plan.role, owner=plan.owner)
@@ -164,8 +165,9 @@ class LeaseKeeper:
         plan = self._plan
         async with self._one_at_a_time:
             told = await self._store.announce(plan.role, plan.owner, plan.ttl_ms)
-        # Of two tasks in one slot the older is about to go: what it gives back is for the other,
-        # and those of the other slots keep what they have.
+        self._replicas = told.replicas
+        # Of two tasks in one slot the older is about to go: those of the other slots keep what
+        # they have.
         terminals, slots = plan.terminals(), sorted(set(map(slot_of, told.replicas)))
         share = math.ceil(len(terminals) / len(slots))
         await self._give_back(share, terminals)
@@ -196,12 +198,23 @@ class LeaseKeeper:
             try:
                 # What was released before the subscription stood went unheard.
                 async for owner in self._store.releases(self._plan.role, self.poke):
-                    if owner != self._plan.owner:
+                    if owner == self._plan.owner or self._is_for_another(owner):
+                        continue
+                    if slot_of(owner) != slot_of(self._plan.owner):
                         await asyncio.sleep(self._random.uniform(0, _JITTER_S))
-                        self.poke()
+                    self.poke()
             except Exception:  # noqa: BLE001 - not to hear of releases only costs time
                 self._log.exception("lease_releases_unheard")
             await asyncio.sleep(self._plan.pause_s)
+
+    def _is_for_another(self, releaser: str) -> bool:
+        """Whether what this one gave back is for the other task of its slot.
+
+        Should that one not take it, the next round will.
+        """
+        slot = slot_of(releaser)
+        others = (one for one in self._replicas if one != releaser)
+        return slot != slot_of(self._plan.owner) and slot in map(slot_of, others)
 
     def _waits_for_others(self, told: Announced) -> bool:
         """Whether Redis may have forgotten leases of others, who have yet to say so.

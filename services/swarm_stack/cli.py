@@ -22,7 +22,7 @@ from swarm_stack.offline_copy import CopyUnreadable, read_copy, write_copy
 from swarm_stack.removal import remove_stack
 from swarm_stack.resources import sizes_page
 from swarm_stack.restoring import Restorer, RestoreRefused
-from swarm_stack.secret_groups import made
+from swarm_stack.secret_groups import ALL, made
 from swarm_stack.sizes import Sizes
 from swarm_stack.stack import MAIN_FILE, PATIENCE_S, Deployer, DeployFailed, DeployRefused, Plan
 from swarm_stack.status import show_status
@@ -160,6 +160,9 @@ def secrets(
         Path | None,
         typer.Option("--from", help="Directory of files, each the value of the secret it is named"),
     ] = None,
+    from_copy: Annotated[
+        Path | None, typer.Option(help="An offline copy whose secrets this swarm is to have.")
+    ] = None,
     renew: Annotated[str, typer.Option(help="Secrets to make anew, by commas.")] = "",
     copy: Annotated[Path | None, typer.Option(help="The offline copy to write.")] = None,
     passphrase_file: PassphraseFile = None,
@@ -168,6 +171,10 @@ def secrets(
     with _told():
         store = SwarmSecrets(_engine(), stack)
         values = _given(given)
+        if from_copy is not None:
+            held = read_copy(from_copy, _passphrase(passphrase_file, new=False))
+            # What only the operator has is none of the swarm's.
+            values |= {name: value for name, value in held.items() if name in ALL}
         anew = frozenset(name.strip() for name in renew.split(",") if name.strip())
         try:
             fresh = made(frozenset(store.versions()), values, anew)
@@ -253,6 +260,21 @@ def backups(
 
 
 @app.command()
+def fetch_backups(
+    stack: Stack = "mt5",
+    sim: Simulated = False,
+    domain: Domain = None,
+    settings: Settings = DEPLOYMENT_FILE,
+) -> None:
+    """Copy the backups back from their second place, before anything runs on a new data node."""
+    with _told():
+        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        _deployer(stack, deployment, sim=sim).build()
+        _restorer(stack, deployment, sim=sim).fetch()
+        _say("the backups are here: make backups, make restore TO=..., make deploy")
+
+
+@app.command()
 def restore(
     to: Annotated[str, typer.Argument(help="A time with its zone: 2026-11-29T22:15:00Z.")],
     stack: Stack = "mt5",
@@ -264,7 +286,7 @@ def restore(
     with _told():
         deployment = read_deployment(settings, domain=domain, simulated=sim)
         _restorer(stack, deployment, sim=sim).restore(to)
-        _say(f"{stack} runs with the database of {to}")
+        _say(f"the database of {stack} is that of {to}")
 
 
 @app.command()

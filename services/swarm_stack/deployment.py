@@ -1,5 +1,6 @@
 """What differs between two deployments: one file, `deployment.toml`, and the command line."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Final
 from uuid import UUID
@@ -14,6 +15,25 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 class DeploymentInvalid(Exception):
     """The settings of the deployment cannot be used; says which and why."""
+
+
+class BackupS3(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A second place for backups, S3-compatible.
+
+    Args:
+        bucket: Its name.
+        resolver: Address of the resolver that knows the storage's name; services of the stack ask
+            nobody outside for names otherwise.
+        prefix: Of every key.
+        endpoint_url: Of the storage; Amazon's own without.
+        region: As the storage calls it.
+    """
+
+    bucket: str
+    resolver: ipaddress.IPv4Address
+    prefix: str = ""
+    endpoint_url: str = ""
+    region: str = "us-east-1"
 
 
 class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -36,6 +56,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             of several pull from there.
         vnc: Whether terminals have a VNC server, inside the terminals network.
         backup_hour: Hour (UTC) of the daily full backup.
+        backup_s3: Where backups are copied to, if anywhere.
     """
 
     domain: str
@@ -53,6 +74,7 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     registry: str = ""
     vnc: bool = False
     backup_hour: Annotated[int, msgspec.Meta(ge=0, le=23)] = 2
+    backup_s3: BackupS3 | None = None
 
     @property
     def origin(self) -> str:
@@ -97,6 +119,12 @@ def read_deployment(path: Path, *, domain: str | None, simulated: bool) -> Deplo
             f' or domain = "…" in {path} (deployment.example.toml has all settings)'
         )
     try:
-        return msgspec.convert(given, Deployment)
+        return msgspec.convert(given, Deployment, dec_hook=_address)
     except msgspec.ValidationError as invalid:
         raise DeploymentInvalid(f"{path}: {invalid}") from None
+
+
+def _address(kind: type, value: object) -> object:
+    if kind is not ipaddress.IPv4Address:
+        raise NotImplementedError(kind)
+    return ipaddress.IPv4Address(value)  # a ValueError of it is msgspec's as well

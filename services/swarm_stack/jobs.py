@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from swarm_stack.engine import Engine
+from swarm_stack.variables import NO_RESOLVER
 
 PAUSE_S: Final = 0.5
 ENDED: Final = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
@@ -30,6 +31,7 @@ class Job:
         tmpfs: Paths of writable temporary directories.
         user: As in `docker run --user`.
         on_data_node: Whether it needs the volumes of the data node.
+        dns: The resolver of names outside; by default, as in docker-stack.yml, they are unknown.
     """
 
     name: str
@@ -42,13 +44,13 @@ class Job:
     tmpfs: tuple[str, ...] = ("/tmp",)  # noqa: S108 - in its container
     user: str | None = None
     on_data_node: bool = False
+    dns: str = NO_RESOLVER
 
     def options(self) -> list[str]:
         """Of `docker service create`."""
         options = ["--mode", "replicated-job", "--restart-condition", "none", "--init"]
         options += ["--read-only", "--cap-drop", "ALL", "--detach", "--name", self.name]
-        # As in docker-stack.yml: a name that nobody has is asked of nobody outside.
-        options += ["--dns", "127.0.0.1"]
+        options += ["--dns", self.dns]
         options += [part for item in self.env.items() for part in ("--env", "=".join(item))]
         options += [part for name in self.networks for part in ("--network", name)]
         for target, source in self.secrets.items():

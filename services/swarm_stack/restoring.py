@@ -8,16 +8,17 @@ from swarm_stack.convergence import wait_converged
 from swarm_stack.engine import Engine
 from swarm_stack.jobs import Job, run_job
 from swarm_stack.observed import services_of
-from swarm_stack.stack import Plan
+from swarm_stack.stack import STORES, Plan, migrate, require_data_node
 from swarm_stack.swarm_secrets import SwarmSecrets
+from swarm_stack.variables import NO_RESOLVER, s3_environment
 
 # Whoever writes to the stores, and whoever follows what is written.
 USERS: Final = ("console", "api-pool", "websocket-pool", "backup")
-STORES: Final = ("postgres", "redis")
 CHECK_S: Final = 300.0
 # A database of many GB is copied.
 RESTORE_S: Final = 6 * 3600.0
 STOP_S: Final = 300.0
+S3_KEYS: Final = ("s3_access_key_id", "s3_secret_access_key")
 
 Report = Callable[[str], None]
 
@@ -44,35 +45,74 @@ class Restorer:
         """What can be restored, as a table."""
         return run_job(self._engine, self._job(("restore", "--list"), {}), CHECK_S)
 
+    def fetch(self) -> None:
+        """Copy the backups back from their second place, onto a new data node.
+
+        Raises:
+            RestoreRefused: The deployment names no second place, or the stack runs.
+            DeployRefused: Nobody has said which node keeps the data.
+            JobFailed: Not all of it got here.
+        """
+        if self._plan.deployment.backup_s3 is None:
+            raise RestoreRefused("deployment.toml names no second place: [backup_s3]")
+        if services_of(self._engine, self._plan.stack):
+            raise RestoreRefused(
+                "backups come back before anything runs, which would begin new ones: make undeploy"
+            )
+        require_data_node(self._engine)
+        names = SwarmSecrets(self._engine, self._plan.stack).names()
+        keys = {name: names[name] for name in S3_KEYS}
+        self._say(run_job(self._engine, self._job(("fetch",), keys), RESTORE_S))
+
     def restore(self, to: str) -> None:
         """Stop whoever uses the stores, restore, empty Redis, and start everybody again.
+
+        On a swarm where the stack does not run there is nothing to stop and to start.
 
         Args:
             to: An instant, ISO 8601 with its offset.
 
         Raises:
-            RestoreRefused: The swarm has no key ring, or the stack does not run.
+            RestoreRefused: The swarm has no key ring, or the stack runs in part.
+            SecretsMissing: There are secrets missing; nothing was changed.
             JobFailed: The backups refuse that instant, or it failed; says what stands.
             NotConverged: It is restored, and something does not start.
         """
         ring = self._key_ring()
-        counts = self._counts()
+        names = SwarmSecrets(self._engine, self._plan.stack).names()
+        runs = bool(services_of(self._engine, self._plan.stack))
+        counts = self._counts() if runs else {}
         self._report(f"checking whether {to} can be restored")
         check = self._job(("restore", "--check", "--to", to), ring)
         self._say(run_job(self._engine, check, CHECK_S))
+        if not runs:
+            self._replace(to, ring)
+            self._report("nothing runs yet: make deploy")
+            return
         self._scale(dict.fromkeys(USERS, 0))
         self._scale(dict.fromkeys(STORES, 0))
         try:
-            self._report("restoring")
-            self._say(run_job(self._engine, self._job(("restore", "--to", to), ring), RESTORE_S))
-            # What is in it was true after that instant.
-            self._report("emptying Redis")
-            run_job(self._engine, self._emptying(), CHECK_S)
+            self._replace(to, ring)
         finally:
             # Also if it failed: the database is then as it was.
             self._scale({name: counts[name] for name in STORES})
+            self._converge(STORES)
+            # Schema and passwords are those of that time.
+            self._report("migrating the schema")
+            migrate(self._engine, self._plan, names, self._report)
             self._scale({name: counts[name] for name in USERS})
-        wait_converged(self._engine, self._plan.stack, {}, self._plan.patience_s, self._report)
+        self._converge(None)
+
+    def _replace(self, to: str, ring: Mapping[str, str]) -> None:
+        self._report("restoring")
+        self._say(run_job(self._engine, self._job(("restore", "--to", to), ring), RESTORE_S))
+        # What is in it was true after that instant.
+        self._report("emptying Redis")
+        run_job(self._engine, self._emptying(), CHECK_S)
+
+    def _converge(self, only: frozenset[str] | None) -> None:
+        plan = self._plan
+        wait_converged(self._engine, plan.stack, {}, plan.patience_s, self._report, only=only)
 
     def _key_ring(self) -> dict[str, str]:
         names = SwarmSecrets(self._engine, self._plan.stack)
@@ -91,18 +131,20 @@ class Restorer:
             raise RestoreRefused(f"{', '.join(missing)} do not run: make deploy")
         return {name: services[name].desired for name in (*USERS, *STORES)}
 
-    def _job(self, arguments: tuple[str, ...], ring: Mapping[str, str]) -> Job:
-        stack = self._plan.stack
+    def _job(self, arguments: tuple[str, ...], secrets: Mapping[str, str]) -> Job:
+        stack, s3 = self._plan.stack, self._plan.deployment.backup_s3
         return Job(
             name=f"{stack}_restore",
             image=self._plan.image(images.BACKUP),
             arguments=arguments,
-            secrets=ring,
+            secrets=secrets,
             volumes={
                 "/backups": f"{stack}_backups",
                 "/var/lib/postgresql": f"{stack}_postgres-data",
             },
             on_data_node=True,
+            env=s3_environment(s3),
+            dns=str(s3.resolver) if s3 else NO_RESOLVER,
         )
 
     def _emptying(self) -> Job:

@@ -92,6 +92,11 @@ def _admin_api_key() -> Values:
     }
 
 
+def _s3() -> Values:
+    """Nothing is stored with these: they have to be given, where there is a second place."""
+    return {"s3_access_key_id": token().encode(), "s3_secret_access_key": token().encode()}
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -115,6 +120,7 @@ GROUPS: Final = (
     _database_role("keys_database_url", "mt5_keys"),
     _single("mt5_backup_password"),
     _single("mt5_exporter_password"),
+    Group("s3", ("s3_access_key_id", "s3_secret_access_key"), _s3),
     Group(
         "redis",
         ("redis_acl", "redis_url", "redis_exporter_passwords", "redis_backup_password"),
@@ -155,13 +161,18 @@ def made(existing: frozenset[str], given: Mapping[str, bytes], renew: frozenset[
 
     Raises:
         KeyError: A name that there is not.
-        ValueError: A group is given in part: its members would not fit each other. Or an empty
-            value is given.
+        ValueError: A group is given in part: its members would not fit each other. An empty value
+            is given. Or a key ring that is in use is to be made anew.
     """
     for name, value in given.items():
         if not value:
             raise ValueError(f"the secret {name} is empty")
     wanted = {group_of(name).name for name in renew}
+    if "key_ring" in wanted and "key_ring" in existing:
+        raise ValueError(
+            "a new key ring would not open the passwords that are stored: add a key to the one"
+            " that there is (docs/operations.md, rotating keys)"
+        )
     swarm: Values = {}
     offline: Values = {}
     for group in GROUPS:

@@ -1,7 +1,7 @@
 """Deploying a stack: the first time and again."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -123,7 +123,7 @@ class Deployer:
         """
         engine, plan = self._engine, self._plan
         names = self._secrets.names()
-        self._require_data_node()
+        require_data_node(self._engine)
         self._require_certificate()
         before = services_of(engine, plan.stack)
         replicas = Replicas.wanted(
@@ -168,7 +168,7 @@ class Deployer:
                 volumes={TLS_PATH: f"{self._plan.stack}_tls"},
                 on_data_node=True,
             )
-            self._require_data_node()
+            require_data_node(self._engine)
             run_job(self._engine, job, CERTIFICATE_S)
         finally:
             for name in temporary:
@@ -178,19 +178,6 @@ class Deployer:
         rows = self._engine.rows("secret", "ls", "--filter", f"name={name}")
         if any(row["Name"] == name for row in rows):
             self._engine.run("secret", "rm", name)
-
-    def _require_data_node(self) -> None:
-        """Label the only node; where there are several, somebody has to say which."""
-        nodes = [str(row["ID"]) for row in self._engine.rows("node", "ls")]
-        for node in self._engine.inspect("node", nodes):
-            if (node["Spec"].get("Labels") or {}).get(DATA_LABEL) == "yes":
-                return
-        if len(nodes) > 1:
-            raise DeployRefused(
-                "say which node keeps the data: docker node update --label-add"
-                f" {DATA_LABEL}=yes NODE"
-            )
-        self._engine.run("node", "update", "--label-add", f"{DATA_LABEL}=yes", nodes[0])
 
     def _fewest_cores(self) -> int:
         nodes = [str(row["ID"]) for row in self._engine.rows("node", "ls")]
@@ -214,18 +201,8 @@ class Deployer:
         self._engine.run(*command, self._plan.stack, env=values, timeout_s=300.0)
 
     def _migrate(self, names: dict[str, str]) -> None:
-        urls = ("owner_database_url", "database_url", "worker_database_url", "keys_database_url")
-        job = Job(
-            name=f"{self._plan.stack}_migrate",
-            image=self._plan.image(images.OPS),
-            arguments=("migrate",),
-            env={f"{name.upper()}_FILE": f"/run/secrets/{name}" for name in urls},
-            networks=(f"{self._plan.stack}_services",),
-            secrets={name: names[name] for name in urls},
-        )
         try:
-            for line in run_job(self._engine, job, MIGRATION_S).splitlines():
-                self._report(f"  {line}")
+            migrate(self._engine, self._plan, names, self._report)
         except JobFailed as failed:
             raise DeployFailed(
                 f"the schema was not migrated, and no service was changed:\n{failed}"
@@ -258,6 +235,48 @@ class Deployer:
                 self._engine.run("config", "rm", name)
             except EngineFailed as kept:
                 self._report(f"config {name} stays: {kept}")
+
+
+def require_data_node(engine: Engine) -> None:
+    """Label the only node; where there are several, somebody has to say which.
+
+    Raises:
+        DeployRefused: Nobody has said it.
+    """
+    nodes = [str(row["ID"]) for row in engine.rows("node", "ls")]
+    for node in engine.inspect("node", nodes):
+        if (node["Spec"].get("Labels") or {}).get(DATA_LABEL) == "yes":
+            return
+    if len(nodes) > 1:
+        raise DeployRefused(
+            f"say which node keeps the data: docker node update --label-add {DATA_LABEL}=yes NODE"
+        )
+    engine.run("node", "update", "--label-add", f"{DATA_LABEL}=yes", nodes[0])
+
+
+def migrate(engine: Engine, plan: Plan, names: Mapping[str, str], report: Report) -> None:
+    """Bring the schema, and the passwords of the services' roles, to this tree.
+
+    Args:
+        engine: A manager of the swarm.
+        plan: Of the stack, whose PostgreSQL runs.
+        names: Full name of each secret's newest version.
+        report: Told what was done.
+
+    Raises:
+        JobFailed: The schema is as it was; says why.
+    """
+    urls = ("owner_database_url", "database_url", "worker_database_url", "keys_database_url")
+    job = Job(
+        name=f"{plan.stack}_migrate",
+        image=plan.image(images.OPS),
+        arguments=("migrate",),
+        env={f"{name.upper()}_FILE": f"/run/secrets/{name}" for name in urls},
+        networks=(f"{plan.stack}_services",),
+        secrets={name: names[name] for name in urls},
+    )
+    for line in run_job(engine, job, MIGRATION_S).splitlines():
+        report(f"  {line}")
 
 
 def _unused(names: Sequence[str], used: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from swarm_stack.deployment import Deployment
+from swarm_stack.deployment import BackupS3, Deployment
 from swarm_stack.sizes import Sizes
 from swarm_stack.terminals import generated_configs, stream_slots
 
@@ -25,10 +25,10 @@ CONFIG_FILES: Final = {
 CORES: Final = {"TWO_CORES": 2, "THREE_CORES": 3, "FOUR_CORES": 4}
 # A pool and the terminals that its replicas have: scaled together.
 POOLS: Final = {"api-pool": "mt5-api", "websocket-pool": "mt5-stream"}
-
-
 # Scaled by itself.
 MARKET: Final = "mt5-market"
+# Nobody answers there: a name that nobody of the stack has is then unknown.
+NO_RESOLVER: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ def variables(
         sizes: Maxima and subnets.
         secret_names: Full name of each secret's newest version.
     """
+    s3 = deployment.backup_s3
     own = list(stream_slots(sizes).ids("{{.Task.Slot}}"))
     values = {
         "STACK": stack,
@@ -97,6 +98,8 @@ def variables(
         "CONSOLE_USER": str(deployment.console_user),
         "VNC": "1" if deployment.vnc else "",
         "BACKUP_HOUR": str(deployment.backup_hour),
+        "BACKUP_DNS": str(s3.resolver) if s3 else NO_RESOLVER,
+        **s3_environment(s3),
         "OWN_STREAM_TERMINALS": json.dumps(own),
         "TERMINALS_API": str(sizes.terminals.api),
         "TERMINALS_STREAM": str(sizes.terminals.stream),
@@ -108,6 +111,16 @@ def variables(
     }
     values |= {f"SECRET_{_upper(name)}": full for name, full in secret_names.items()}
     return values
+
+
+def s3_environment(s3: BackupS3 | None) -> dict[str, str]:
+    """What the backup's image wants to know of its second place; empty without one."""
+    return {
+        "S3_BUCKET": s3.bucket if s3 else "",
+        "S3_PREFIX": s3.prefix if s3 else "",
+        "S3_ENDPOINT_URL": s3.endpoint_url if s3 else "",
+        "S3_REGION": s3.region if s3 else "",
+    }
 
 
 def core_limits(cores: int) -> dict[str, str]:

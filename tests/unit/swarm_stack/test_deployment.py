@@ -26,6 +26,14 @@ def test_on_simulated_terminals_nothing_has_to_be_said(tmp_path: Path) -> None:
     assert set(deployment.broker_servers) == {"MT5Swarm-Demo"}
 
 
+def test_a_second_place_for_backups_and_who_knows_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "deployment.toml"
+    file.write_text('domain = "x"\n[backup_s3]\nbucket = "mt5"\nresolver = "9.9.9.9"\n')
+    place = read_deployment(file, domain=None, simulated=False).backup_s3
+    assert place is not None
+    assert (place.bucket, str(place.resolver), place.region) == ("mt5", "9.9.9.9", "us-east-1")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -34,6 +42,8 @@ def test_on_simulated_terminals_nothing_has_to_be_said(tmp_path: Path) -> None:
         ('domain = "x"\nhttps_port = 0\n', "https_port"),
         ("domain = \n", r"deployment\.toml"),
         ('domain = "x"\nconsole_user = "me"\n', "console_user"),
+        ('domain = "x"\n[backup_s3]\nbucket = "b"\n', "resolver"),
+        ('domain = "x"\n[backup_s3]\nbucket = "b"\nresolver = "dns"\n', "dns"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, text: str, said: str) -> None:

@@ -61,7 +61,13 @@ def test_what_is_there_is_never_made_anew_unless_its_group_is_incomplete(there: 
         assert whole or fresh.keys() >= set(group.members)
 
 
-@given(st.sets(st.sampled_from(ALL)))
+def test_a_key_ring_in_use_is_not_replaced_by_one_that_opens_nothing() -> None:
+    with pytest.raises(ValueError, match="rotating keys"):
+        made(frozenset(ALL), {}, frozenset({"key_ring"}))
+    assert "key_ring" in made(NOTHING, {}, frozenset({"key_ring"})).swarm
+
+
+@given(st.sets(st.sampled_from([name for name in ALL if name != "key_ring"])))
 def test_what_is_renewed_is_renewed_with_all_that_belongs_to_it(renewed: set[str]) -> None:
     fresh = made(frozenset(ALL), {}, frozenset(renewed)).swarm
     assert fresh.keys() == {member for name in renewed for member in group_of(name).members}

@@ -104,7 +104,10 @@ def _updated(service: Service, since: Mapping[str, str]) -> bool:
 
 
 def _progress(service: Service) -> str:
-    return f"{service.name} {service.running}/{service.desired}"
+    failed = service.failures(1)
+    # Ids of containers stand before the reason, and are others each time.
+    why = f" ({': '.join(failed[0].split(': ')[-2:])})" if failed else ""
+    return f"{service.name} {service.running}/{service.desired}{why}"
 
 
 def _why(engine: Engine, services: list[Service]) -> str:

@@ -95,13 +95,15 @@ def read_deployment(path: Path, *, domain: str | None, simulated: bool) -> Deplo
     """The settings of a file, if there is one, and of the command line, which wins.
 
     Args:
-        path: A TOML file.
+        path: A TOML file; none is needed where nobody names another than `deployment.toml`.
         domain: From the command line.
         simulated: On simulated terminals a domain is not needed: `localhost`.
 
     Raises:
         DeploymentInvalid: The file cannot be used, or nobody says the domain.
     """
+    if path != FILE and not path.exists():
+        raise DeploymentInvalid(f"{path}: there is no such file")
     try:
         text = path.read_bytes() if path.exists() else b""
         given = msgspec.toml.decode(text, type=dict[str, object])

@@ -20,6 +20,7 @@ CONFIG_FILES: Final = {
     "ALERTMANAGER_YML": Path("config/alertmanager.yml"),
     "GRAFANA_DATASOURCES": Path("config/grafana/datasources.yml"),
     "GRAFANA_DASHBOARDS": Path("config/grafana/dashboards.yml"),
+    "GRAFANA_OVERVIEW": Path("grafana-dashboards/overview.json"),
 }
 # Limits above one core. Docker refuses one above the cores of a node.
 CORES: Final = {"TWO_CORES": 2, "THREE_CORES": 3, "FOUR_CORES": 4}

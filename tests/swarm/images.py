@@ -9,7 +9,9 @@ from tests.swarm.docker_cli import Docker
 ROOT = Path(__file__).parents[2]
 
 
-def build_image(docker: Docker, dockerfile: str, tag: str, *options: str) -> str:
+def build_image(
+    docker: Docker, dockerfile: str, tag: str, *options: str, context: Path = ROOT
+) -> str:
     """Build an image from the tree as it is; its name.
 
     Args:
@@ -17,6 +19,7 @@ def build_image(docker: Docker, dockerfile: str, tag: str, *options: str) -> str
         dockerfile: From the root of the repository.
         tag: What to call it.
         options: More of `docker build`.
+        context: What it is built from.
 
     Raises:
         DockerFailed: It could not be built.
@@ -28,7 +31,7 @@ def build_image(docker: Docker, dockerfile: str, tag: str, *options: str) -> str
         secret = ("--secret", f"id=pip,src={pip}")
         file = ("--file", str(ROOT / dockerfile))
         docker(
-            *("build", "--network=host", *secret, *file, "--tag", tag, *options, str(ROOT)),
+            *("build", "--network=host", *secret, *file, "--tag", tag, *options, str(context)),
             timeout=900,
         )
     return tag

@@ -12,8 +12,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import asyncpg
-from tests.swarm.bases import BASES, ensure_base
-from tests.swarm.docker_cli import Docker, DockerFailed
+from tests.swarm.docker_cli import Docker
 
 from mt5kit.secret import Secret
 from mt5kit.state.redis.users import BACKUP, RULES, acl_file
@@ -40,18 +39,6 @@ def until(what: str, true: Callable[[], Any]) -> Any:
             raise TimeoutError(f"not within {PATIENCE_S:.0f} s: {what}")
         time.sleep(0.1)
     return found
-
-
-def build(docker: Docker, kind: str, base: str) -> str:
-    """Build the image of a store; its name."""
-    ensure_base(docker, next(one for one in BASES if one.name.startswith(f"{base}:")))
-    image = f"mt5-{kind}:test"
-    docker(
-        *("build", "--network=host", "--file", f"services/{kind}/Dockerfile", "--tag", image, "."),
-        timeout=600,
-        cwd=ROOT,
-    )
-    return image
 
 
 class Stores:
@@ -243,15 +230,8 @@ class Stores:
 
 
 @contextmanager
-def stores() -> Iterator[Stores]:
-    """Stores on the engine that `DOCKER_HOST` names.
-
-    Raises:
-        DockerFailed: There is no engine.
-    """
-    docker = Docker()
-    if not docker.answers():
-        raise DockerFailed("there is no Docker engine: see DOCKER_HOST")
+def stores(docker: Docker) -> Iterator[Stores]:
+    """Stores on an engine that has the base images."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         made = Stores(docker, Path(directory))

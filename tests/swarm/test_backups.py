@@ -11,8 +11,10 @@ from uuid import uuid4
 import httpx
 import pytest
 import redis
-from tests.swarm.bases import BASES, Base, ensure_base
-from tests.swarm.stores import REDIS, Stores, build, stores, until
+from tests.swarm.bases import Base, ensure_base
+from tests.swarm.docker_cli import Docker
+from tests.swarm.images import build_image
+from tests.swarm.stores import Stores, stores, until
 
 from mt5kit.state.redis.users import POOLS
 from ops.migrating import upgrade
@@ -147,12 +149,14 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site(docker: Docker) -> Iterator[Site]:
     """One for all: they stand in the order in which they are run, and each leaves it healthy."""
-    with stores() as made:
-        ensure_base(made.docker, next(one for one in BASES if one.name == REDIS))
-        images = (build(made.docker, kind, "postgres") for kind in ("postgres", "backup"))
-        site = Site(made, *images)
+    with stores(docker) as made:
+        postgres, backup = (
+            build_image(docker, f"services/{kind}/Dockerfile", f"mt5-{kind}:test")
+            for kind in ("postgres", "backup")
+        )
+        site = Site(made, postgres, backup)
         site.begins()
         yield site
 

@@ -5,20 +5,22 @@ from collections.abc import Iterator
 
 import asyncpg
 import pytest
-from tests.swarm.stores import PASSWORDS, Stores, build, stores
+from tests.swarm.docker_cli import Docker
+from tests.swarm.images import build_image
+from tests.swarm.stores import PASSWORDS, Stores, stores
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[Stores]:
-    with stores() as made:
+def made(docker: Docker) -> Iterator[Stores]:
+    with stores(docker) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def image(made: Stores) -> str:
-    return build(made.docker, "postgres", "postgres")
+    return build_image(made.docker, "services/postgres/Dockerfile", "mt5-postgres:test")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import redis
 from redis.asyncio import Redis
-from tests.swarm.bases import BASES, ensure_base
+from tests.swarm.docker_cli import Docker
 from tests.swarm.stores import REDIS_HEALTH, Stores, stores, until
 
 from mt5kit.state.redis import Keys, LeaseStore, TicketStore, open_redis
@@ -19,14 +19,13 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[Stores]:
-    with stores() as made:
+def made(docker: Docker) -> Iterator[Stores]:
+    with stores(docker) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def server(made: Stores) -> str:
-    ensure_base(made.docker, next(one for one in BASES if one.name.startswith("redis:")))
     container = made.redis()
     made.healthy(container)
     return container
@@ -91,13 +90,11 @@ def test_nobody_comes_in_without_a_name(made: Stores, server: str) -> None:
 
 
 def test_an_exporter_scrapes_with_its_rights(made: Stores, server: str) -> None:
-    base = next(one for one in BASES if "redis_exporter" in one.name)
-    ensure_base(made.docker, base)
     password = made.redis_passwords[EXPORTER].reveal()
     made.secret("exporter_passwords", json.dumps({f"redis://{EXPORTER}@redis:6379": password}))
     container = made.run(
         "redis-exporter",
-        base.name,
+        "oliver006/redis_exporter:v1.86.0",
         *("--entrypoint", "/redis_exporter", "--user", "65534:65534"),
         command=(
             "--redis.addr=redis://redis:6379",

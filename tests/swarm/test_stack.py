@@ -6,9 +6,11 @@ published port. Nothing here asserts how long something takes, but for what the 
 
 import asyncio
 import datetime as dt
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -240,9 +242,18 @@ def test_everything_is_scraped(stack: Deployed) -> None:
         return found
 
     wait_for(lambda: up() == {job: {"1"} for job in JOBS}, f"not all is scraped: {up()}")
+
+    def asked(query: str) -> str:
+        return stack.docker(
+            "exec", prometheus, "promtool", "query", "instant", "http://localhost:9090", query
+        )
+
     for metric in ("redis_up", "pg_up", "nginx_up"):
-        asked = ("promtool", "query", "instant", "http://localhost:9090", metric)
-        assert "=> 1 @" in stack.docker("exec", prometheus, *asked), metric
+        assert "=> 1 @" in asked(metric), metric
+    for dashboard in Path("grafana-dashboards").glob("*.json"):
+        for panel in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
+            for target in panel["targets"]:
+                assert asked(target["expr"]), f"{dashboard}: {panel['title']} shows nothing"
 
 
 def test_from_the_edge_nothing_answers_but_nginx(stack: Deployed, docker: Docker) -> None:

@@ -1,13 +1,7 @@
-"""The image of real terminals on a stand-in for its base, as a stack runs it: without root.
-
-`DOCKER` names the client and `DOCKER_HOST` the daemon; `MT5_DEBIAN_BASE` the image that the
-stand-in is built on, and `MT5_PIP_CONF` a pip.conf for the builds.
-"""
+"""The image of real terminals on a stand-in for its base, as a stack runs it: without root."""
 
 import hashlib
 import json
-import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,33 +15,19 @@ import httpx
 import pytest
 import rpyc
 from rpyc.core.service import ClassicClient
+from tests.swarm.bases import suite_image
+from tests.swarm.docker_cli import Docker
+from tests.swarm.images import ROOT, build_image
 
-ROOT = Path(__file__).parents[2]
-DOCKER = os.environ.get("DOCKER", "docker")
-DEBIAN = os.environ.get("MT5_DEBIAN_BASE", "base-trixie")
 NAME = f"mt5-terminal-test-{uuid4().hex[:8]}"
 LABEL = f"mt5-terminal-test={NAME}"
 KEY = "key-of-an-image-test"
 PATIENCE_S = 90.0
 MEMORY = ("/tmp", "/run/mt5", "/dev/shm")
-IMAGE, STANDINS = "services/terminal/Dockerfile", "tests/integration/terminal_image/standins"
+IMAGE, STANDINS = "services/terminal/Dockerfile", ROOT / "tests/integration/terminal_image/standins"
 INSTALLERS = {"python.exe": "python", "wine-mono.msi": "mono", "mt5setup.exe": "mt5setup"}
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    done = subprocess.run(
-        [DOCKER, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-        env={**os.environ, "DOCKER_BUILDKIT": "1"},
-    )
-    if check and done.returncode:
-        raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr[-3000:]}")
-    return (done.stdout + done.stderr).strip()
 
 
 def until(what: str, true: Callable[[], bool]) -> None:
@@ -58,11 +38,8 @@ def until(what: str, true: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def build(file: str, context: str, tag: str, *options: str) -> None:
-    secret = os.environ.get("MT5_PIP_CONF")
-    more = ("--secret", f"id=pip,src={secret}") if secret else ()
-    common = ("--network=host", "--label", LABEL, "--tag", tag, "--file", str(ROOT / file))
-    docker("build", *common, *more, *options, str(ROOT / context))
+def build(docker: Docker, dockerfile: str, tag: str, *options: str, context: Path = ROOT) -> None:
+    build_image(docker, dockerfile, tag, "--label", LABEL, *options, context=context)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +69,11 @@ def installers(site: str, base: str, **hashes: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def base() -> Iterator[str]:
+def base(docker: Docker) -> Iterator[str]:
     """A stand-in for the base; whatever these tests have made goes with it."""
     name = f"{NAME}-base"
-    build("tests/swarm/terminal_base.Dockerfile", STANDINS, name, "--build-arg", f"DEBIAN={DEBIAN}")
+    debian = ("--build-arg", f"DEBIAN={suite_image('trixie')}")
+    build(docker, "tests/swarm/terminal_base.Dockerfile", name, *debian, context=STANDINS)
     yield name
     for container in docker("ps", "-aq", "--filter", f"label={LABEL}").split():
         docker("rm", "--force", "--volumes", container)
@@ -105,23 +83,18 @@ def base() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def image(site: str, base: str) -> str:
-    build(IMAGE, ".", NAME, *installers(site, base))
+def image(docker: Docker, site: str, base: str) -> str:
+    build(docker, IMAGE, NAME, *installers(site, base))
     return NAME
 
 
 @pytest.fixture(scope="module")
-def wine_image(site: str, base: str) -> str:
+def wine_image(docker: Docker, site: str, base: str) -> str:
     """The same with a real Wine in its base."""
     with_wine = f"{NAME}-wine-base"
-    build(
-        "tests/swarm/terminal_wine.Dockerfile",
-        STANDINS,
-        with_wine,
-        "--build-arg",
-        f"STANDIN={base}",
-    )
-    build(IMAGE, ".", f"{NAME}-wine", *installers(site, with_wine))
+    standin = ("--build-arg", f"STANDIN={base}")
+    build(docker, "tests/swarm/terminal_wine.Dockerfile", with_wine, *standin, context=STANDINS)
+    build(docker, IMAGE, f"{NAME}-wine", *installers(site, with_wine))
     return f"{NAME}-wine"
 
 
@@ -140,7 +113,9 @@ def secrets(tmp_path: Path) -> list[str]:
     return secret_files(tmp_path)
 
 
-def start(image: str, secrets: list[str], *options: str, **variables: object) -> str:
+def start(
+    docker: Docker, image: str, secrets: list[str], *options: str, **variables: object
+) -> str:
     """Run a container as the stack does, on a new volume, until it is healthy."""
     volume = docker("volume", "create", "--label", LABEL)
     given = {"MT5_SETUP_URL": "file:///run/mt5setup.exe", **variables}
@@ -160,27 +135,27 @@ def start(image: str, secrets: list[str], *options: str, **variables: object) ->
     return docker("run", *basic, *ports, *places, *confined, *secrets, *sets, *options, image)
 
 
-def state(container: str) -> dict[str, Any]:
+def state(docker: Docker, container: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(docker("inspect", "-f", "{{json .State}}", container))
     return found
 
 
-def healthy(container: str) -> None:
+def healthy(docker: Docker, container: str) -> None:
     until(
-        f"healthy: {docker('logs', container)[-2000:]}",
-        lambda: state(container)["Health"]["Status"] == "healthy",
+        f"healthy: {docker.both('logs', container)[-2000:]}",
+        lambda: state(docker, container)["Health"]["Status"] == "healthy",
     )
 
 
-def ended(container: str) -> None:
-    until("an end", lambda: state(container)["Status"] == "exited")
+def ended(docker: Docker, container: str) -> None:
+    until("an end", lambda: state(docker, container)["Status"] == "exited")
 
 
-def port_of(container: str, port: int) -> int:
+def port_of(docker: Docker, container: str, port: int) -> int:
     return int(docker("port", container, f"{port}/tcp").splitlines()[0].rpartition(":")[2])
 
 
-def test_the_image_is_made_as_promised(image: str) -> None:
+def test_the_image_is_made_as_promised(docker: Docker, image: str) -> None:
     config = json.loads(docker("image", "inspect", "-f", "{{json .Config}}", image))
     assert config["User"] == "mt5"
     assert config["Entrypoint"] == ["/usr/bin/tini", "--", "mt5-supervisor"]
@@ -197,25 +172,27 @@ def test_the_image_is_made_as_promised(image: str) -> None:
     assert len([line for line in lines if line.endswith(".whl")]) == 6
 
 
-def test_another_installer_than_the_pinned_one_ends_the_build(site: str, base: str) -> None:
+def test_another_installer_than_the_pinned_one_ends_the_build(
+    docker: Docker, site: str, base: str
+) -> None:
     wrong = installers(site, base, PYTHON_INSTALLER_SHA256="0" * 64)
     with pytest.raises(RuntimeError, match="is another file: SHA-256"):
-        build(IMAGE, ".", f"{NAME}-wrong", *wrong)
+        build(docker, IMAGE, f"{NAME}-wrong", *wrong)
 
 
 def test_an_empty_volume_becomes_terminals_without_root_or_a_writable_system(
-    image: str, secrets: list[str]
+    docker: Docker, image: str, secrets: list[str]
 ) -> None:
-    container = start(image, secrets, TERMINALS=2)
-    healthy(container)
+    container = start(docker, image, secrets, TERMINALS=2)
+    healthy(docker, container)
     with httpx.Client(
-        base_url=f"http://127.0.0.1:{port_of(container, 8100)}",
+        base_url=f"http://127.0.0.1:{port_of(docker, container, 8100)}",
         headers={"X-Supervisor-Key": KEY},
         timeout=30,
     ) as control:
         rows = control.get("/terminals").json()["terminals"]
         assert [(row["n"], row["state"]) for row in rows] == [(1, "running"), (2, "running")]
-        link = rpyc.connect("127.0.0.1", port_of(container, 8001), service=ClassicClient)
+        link = rpyc.connect("127.0.0.1", port_of(docker, container, 8001), service=ClassicClient)
         mt5 = link.modules.MetaTrader5
         assert mt5.initialize()
         assert mt5.login(1001, password="right", server="S")
@@ -240,20 +217,22 @@ def test_an_empty_volume_becomes_terminals_without_root_or_a_writable_system(
         )
         assert mt5.account_info().login == 1001
         link.close()
-    ended(container)
-    assert state(container)["ExitCode"] == 0
+    ended(docker, container)
+    assert state(docker, container)["ExitCode"] == 0
 
 
-def test_without_its_mounts_it_says_what_it_lacks(image: str, secrets: list[str]) -> None:
+def test_without_its_mounts_it_says_what_it_lacks(
+    docker: Docker, image: str, secrets: list[str]
+) -> None:
     plain = ("run", "--detach", "--label", LABEL)
     lacking = {
         docker(*plain, image): "supervisor_key: No such file",
         docker(*plain, *secrets, image): "/run/mt5 has to be a tmpfs",
     }
     for container, said in lacking.items():
-        ended(container)
-        assert state(container)["ExitCode"] == 2
-        printed = docker("logs", container)
+        ended(docker, container)
+        assert state(docker, container)["ExitCode"] == 2
+        printed = docker.both("logs", container)
         assert said in printed
         assert len(printed.splitlines()) == 1
 
@@ -267,11 +246,12 @@ FIRST = "C:\\mt5\\1\\terminal64.exe"
 class Windows:
     """A container in which real Wine runs two terminals."""
 
-    def __init__(self, container: str) -> None:
+    def __init__(self, docker: Docker, container: str) -> None:
+        self.docker = docker
         self.container = container
 
     def run(self, command: str) -> str:
-        return docker("exec", self.container, "sh", "-c", command, check=False)
+        return self.docker("exec", self.container, "sh", "-c", command, check=False)
 
     def pids(self, argument: str) -> set[str]:
         """Ids of processes by what they were started with, which begins the line."""
@@ -289,16 +269,20 @@ class Windows:
         self.run(f"kill -9 {' '.join(pids)}")
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        lines = [line for line in docker("logs", self.container).splitlines() if line[:1] == "{"]
+        lines = [
+            line
+            for line in self.docker.both("logs", self.container).splitlines()
+            if line[:1] == "{"
+        ]
         return [event for line in lines if (event := json.loads(line))["event"] == name]
 
 
 @pytest.fixture(scope="module")
-def windows(wine_image: str, tmp_path_factory: pytest.TempPathFactory) -> Windows:
+def windows(docker: Docker, wine_image: str, tmp_path_factory: pytest.TempPathFactory) -> Windows:
     mounts = secret_files(tmp_path_factory.mktemp("secrets"))
-    container = start(wine_image, mounts, TERMINALS=2)
-    healthy(container)
-    return Windows(container)
+    container = start(docker, wine_image, mounts, TERMINALS=2)
+    healthy(docker, container)
+    return Windows(docker, container)
 
 
 @pytest.mark.long
@@ -343,8 +327,8 @@ def test_a_terminal_that_a_windows_program_starts_is_found(windows: Windows) -> 
 @pytest.mark.long
 def test_wine_ends_in_good_order(windows: Windows) -> None:
     until("well", windows.well)
-    docker("stop", "--time", "60", windows.container)
-    assert state(windows.container)["ExitCode"] == 0
+    windows.docker("stop", "--time", "60", windows.container)
+    assert state(windows.docker, windows.container)["ExitCode"] == 0
     assert [event["terminal"] for event in windows.events("terminal_stopped")] == [1, 2]
     assert windows.events("stopped")
     assert not windows.events("wineserver_failed")

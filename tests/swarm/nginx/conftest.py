@@ -1,6 +1,5 @@
 """One network with stand-ins for all files of this directory, and nginx in front of them."""
 
-import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,23 +10,17 @@ from tests.swarm.nginx.site import Nginx, Site, StandIn
 REPLICAS: Final = ("first", "second", "third")
 
 
-@pytest.fixture(scope="session")
-def site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    """The network; what is started in it is removed at the end.
-
-    It is made on the tests' own engine, or on the one that `DOCKER_HOST` names.
-    """
-    there = Docker() if "DOCKER_HOST" in os.environ else request.getfixturevalue("docker")
-    site = Site(there, tmp_path_factory.mktemp("nginx"))
+@pytest.fixture(scope="package")
+def site(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The network; what is started in it is removed at the end, before the stack takes its own."""
+    site = Site(docker, tmp_path_factory.mktemp("nginx"))
     try:
         yield site.open()
     finally:
         site.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def replicas(site: Site) -> dict[str, StandIn]:
     """Three replicas of the API pool, two of which serve streams and one the console."""
     ways = (("ws-1",), ("ws-2",), ("tasks.console",))
@@ -37,7 +30,7 @@ def replicas(site: Site) -> dict[str, StandIn]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def nginx(site: Site, replicas: dict[str, StandIn]) -> Nginx:
     """nginx as the stack runs it."""
     return site.nginx("front")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tests.swarm.bases import BASES, LABEL, ensure_base
 from tests.swarm.docker_cli import CLIENT, Docker, DockerFailed
+from tests.swarm.images import build_image
 from tests.swarm.nginx.client import Answer, exchange, request
 from tests.waiting import wait_for
 
@@ -16,7 +16,7 @@ from swarm_stack.certificates import self_signed
 
 HERE = Path(__file__).parent
 IMAGE = "mt5-nginx:test"
-NGINX, PYTHON = "nginx:1.30.6", "python:3.13-slim-trixie"
+PYTHON = "python:3.13-slim-trixie"
 # The stack's own, and others for where that one is taken.
 SUBNETS = ["10.77.2.0/24", *(f"10.77.{third}.0/24" for third in range(130, 140))]
 
@@ -127,10 +127,7 @@ class Site:
 
     def open(self) -> "Site":
         """Make the image, the certificate and the networks."""
-        for base in BASES:
-            if base.name in {NGINX, PYTHON}:
-                ensure_base(self.docker, base)
-        self._build()
+        build_image(self.docker, "services/nginx/Dockerfile", IMAGE)
         self.certify()
         self.subnet = self._make_network("services", SUBNETS)
         self._make_network("outside", [])
@@ -223,16 +220,6 @@ class Site:
     def _run(self, name: str, network: str, *rest: str) -> None:
         network = f"{self._mark}-{network}"
         self.docker("run", "--detach", "--name", name, *self._label, "--network", network, *rest)
-
-    def _build(self) -> None:
-        labels = self.docker.json("image", "inspect", "-f", "{{json .Config.Labels}}", NGINX) or {}
-        # The mirror of a suite in development may be older than it says it may be.
-        stale = "-o Acquire::Check-Valid-Until=false" if LABEL in labels else ""
-        self.docker(
-            *("build", "--quiet", "--network=host", "--file", "services/nginx/Dockerfile"),
-            *("--build-arg", f"APT_OPTIONS={stale}", "--tag", IMAGE, "."),
-            timeout=300,
-        )
 
     def certify(self, *parts: str, directory: str = "tls") -> str:
         """Make a certificate and put these parts of it, or both, where nginx has its own.

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm_stack.deployment import DeploymentInvalid, read_deployment
+from swarm_stack.deployment import FILE, DeploymentInvalid, read_deployment
 
 
 def test_the_example_is_a_deployment_and_its_comments_name_every_setting() -> None:
@@ -20,10 +20,18 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     assert deployment.ws_base_url == "wss://two.example.com:8443"
 
 
-def test_on_simulated_terminals_nothing_has_to_be_said(tmp_path: Path) -> None:
-    deployment = read_deployment(tmp_path / "none.toml", domain=None, simulated=True)
+def test_on_simulated_terminals_nothing_has_to_be_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    deployment = read_deployment(FILE, domain=None, simulated=True)
     assert deployment.origin == "https://localhost"
     assert set(deployment.broker_servers) == {"MT5Swarm-Demo"}
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(DeploymentInvalid, match="no such file"):
+        read_deployment(tmp_path / "other.toml", domain="x", simulated=True)
 
 
 def test_a_second_place_for_backups_and_who_knows_its_name(tmp_path: Path) -> None:

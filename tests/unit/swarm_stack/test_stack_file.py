@@ -1,5 +1,6 @@
 """What the stack file promises, read as Docker reads it."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,21 @@ def test_secrets_of_the_stack_are_those_that_are_made() -> None:
     assert set(STACK["secrets"]) == set(ALL) - {"owner_database_url", "keys_database_url"}
     used = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
     assert used == set(STACK["secrets"])
+
+
+def test_grafana_is_given_every_dashboard_there_is() -> None:
+    directory = "/etc/grafana/dashboards"
+    given = {
+        config["target"]: Path(STACK["configs"][config["source"]]["file"])
+        for config in SERVICES["grafana"]["configs"]
+    }
+    dashboards = {path.name: path for path in Path("grafana-dashboards").glob("*.json")}
+    assert dashboards
+    for name, path in dashboards.items():
+        assert given[f"{directory}/{name}"] == path
+        assert {panel["datasource"]["uid"] for panel in json.loads(path.read_text())["panels"]} == {
+            "prometheus"
+        }
 
 
 def test_our_images_are_those_that_are_built() -> None:

@@ -42,15 +42,21 @@ def api_key(stack: Deployed) -> str:
     return stack.secret("api_key")
 
 
+@pytest.fixture(scope="module")
+def connected(stack: Deployed, api_key: str, figures: Figures) -> None:
+    """Accounts are connected; where that fails, nothing that needs them is tried."""
+    first_s = stack.connect_all(api_key, STREAMED)
+    figures.seconds("first connect through nginx, answered", first_s)
+
+
 @pytest.fixture
-def traffic(stack: Deployed, api_key: str) -> Traffic:
+def traffic(stack: Deployed, api_key: str, connected: None) -> Traffic:
     """Clients of the connected accounts."""
     return Traffic(stack, api_key, list(stack.accounts.values())[:STREAMED])
 
 
-def test_from_nothing_to_a_good_answer(stack: Deployed, api_key: str, figures: Figures) -> None:
-    first_s = stack.connect_all(api_key, STREAMED)
-    figures.seconds("first connect through nginx, answered", first_s)
+@pytest.mark.usefixtures("connected")
+def test_from_nothing_to_a_good_answer(stack: Deployed, api_key: str) -> None:
     with stack.client(api_key) as client:
         account = stack.accounts["account-1"]
         headers = stack.headers(account, api_key)

@@ -60,6 +60,12 @@ def test_the_image_asks_for_addresses_of_the_services_network_alone() -> None:
     assert f"SERVICES_SUBNET={Sizes.read().networks.services} " in dockerfile
 
 
+def test_its_figures_are_for_the_services_network_alone() -> None:
+    services = Sizes.read().networks.services
+    doors = [line for line in LINES if line.startswith(("allow ", "deny "))]
+    assert doors == ["allow 127.0.0.1;", f"allow {services};", "deny all;"]
+
+
 def test_every_refusal_has_the_shape_and_a_code_of_ours() -> None:
     told = refusals()
     assert len(told) >= 9

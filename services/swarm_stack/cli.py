@@ -148,9 +148,16 @@ def logs(
         known = services_of(engine, stack)
         if service and service not in known:
             _fail(f"{stack} has no service {service}; it has: {', '.join(sorted(known))}")
+        if follow and not service:
+            _fail(f"one service can be followed: SERVICE={'|'.join(sorted(known))}")
         for name in [service] if service else sorted(known):
-            options = ["--tail", str(lines), *(["--follow"] if follow else [])]
-            engine.show("service", "logs", *options, f"{stack}_{name}")
+            if follow:
+                engine.show("service", "logs", "--tail", str(lines), "--follow", f"{stack}_{name}")
+                continue
+            # By tasks: of a service the engine waits for a task that never had a container.
+            for task in reversed(known[name].tasks):
+                if task.container:
+                    engine.show("service", "logs", "--tail", str(lines), task.task_id)
 
 
 @app.command()

@@ -78,13 +78,14 @@ def run_job(engine: Engine, job: Job, patience_s: float) -> str:
     try:
         deadline = time.monotonic() + patience_s
         while True:
-            state, error = _state(engine, job.name)
+            task, state, error = _state(engine, job.name)
             if state in ENDED:
                 break
             if time.monotonic() > deadline:
                 raise JobFailed(f"{job.name} was not done after {patience_s:.0f} s: {error}")
             time.sleep(PAUSE_S)
-        printed = engine.run("service", "logs", "--raw", job.name, both=True)
+        # By the task: of a service the engine waits for one that never had a container.
+        printed = engine.run("service", "logs", "--raw", task, both=True)
         if state != "complete":
             raise JobFailed("\n".join(part for part in (printed, error) if part) or state)
         return printed
@@ -92,12 +93,14 @@ def run_job(engine: Engine, job: Job, patience_s: float) -> str:
         _remove(engine, job.name)
 
 
-def _state(engine: Engine, name: str) -> tuple[str, str]:
+def _state(engine: Engine, name: str) -> tuple[str, str, str]:
+    """(task, state, what is said of it)."""
     ids = engine.run("service", "ps", "--no-trunc", "--quiet", name).split()
     if not ids:
-        return "new", "no task yet"
+        return "", "new", "no task yet"
     status = engine.inspect("task", ids[:1])[0]["Status"]
-    return str(status["State"]), str(status.get("Err", "") or status.get("Message", ""))
+    said = str(status.get("Err", "") or status.get("Message", ""))
+    return ids[0], str(status["State"]), said
 
 
 def _remove(engine: Engine, name: str) -> None:

@@ -20,7 +20,7 @@ _NONE: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task: one container, or one that was."""
+    """A task: one container, or one that was; `container` is empty where it never came to one."""
 
     task_id: str
     slot: int
@@ -30,6 +30,7 @@ class Task:
     since: str
     error: str
     current: bool
+    container: str
 
     @property
     def wanted(self) -> bool:
@@ -143,6 +144,7 @@ def _task(task: Mapping[str, Any], container: Mapping[str, Any]) -> Task:
         since=str(status["Timestamp"]),
         error=str(status.get("Err", "")),
         current=_said(task["Spec"].get("ContainerSpec", {})) == _said(container),
+        container=str((status.get("ContainerStatus") or {}).get("ContainerID", "")),
     )
 
 

@@ -1,6 +1,6 @@
 """Bringing the database back to an instant of the past."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from swarm_stack import images
@@ -8,6 +8,7 @@ from swarm_stack.convergence import wait_converged
 from swarm_stack.engine import Engine
 from swarm_stack.jobs import Job, run_job
 from swarm_stack.observed import services_of
+from swarm_stack.scaling import set_counts, wait_settled
 from swarm_stack.stack import STORES, Plan, migrate, require_data_node
 from swarm_stack.swarm_secrets import SwarmSecrets
 from swarm_stack.variables import NO_RESOLVER, s3_environment
@@ -17,7 +18,6 @@ USERS: Final = ("console", "api-pool", "websocket-pool", "backup")
 CHECK_S: Final = 300.0
 # A database of many GB is copied.
 RESTORE_S: Final = 6 * 3600.0
-STOP_S: Final = 300.0
 S3_KEYS: Final = ("s3_access_key_id", "s3_secret_access_key")
 
 Report = Callable[[str], None]
@@ -76,6 +76,7 @@ class Restorer:
             RestoreRefused: The swarm has no key ring, or the stack runs in part.
             SecretsMissing: There are secrets missing; nothing was changed.
             JobFailed: The backups refuse that instant, or it failed; says what stands.
+            ScaleLate: Something did not stop; everything is started again.
             NotConverged: It is restored, and something does not start.
         """
         ring = self._key_ring()
@@ -89,12 +90,12 @@ class Restorer:
             self._replace(to, ring)
             self._report("nothing runs yet: make deploy")
             return
-        self._scale(dict.fromkeys(USERS, 0))
-        self._scale(dict.fromkeys(STORES, 0))
         try:
+            self._stop(USERS)
+            self._stop(STORES)
             self._replace(to, ring)
         finally:
-            # Also if it failed: the database is then as it was.
+            # Also if it failed, or was broken off: the database is then as it was.
             self._scale({name: counts[name] for name in STORES})
             self._converge(STORES)
             # Schema and passwords are those of that time.
@@ -157,11 +158,13 @@ class Restorer:
             on_data_node=True,
         )
 
+    def _stop(self, names: Collection[str]) -> None:
+        self._scale(dict.fromkeys(names, 0))
+        wait_settled(self._engine, self._plan.stack, names)
+
     def _scale(self, counts: Mapping[str, int]) -> None:
-        stack = self._plan.stack
         self._report(", ".join(f"{name} -> {count}" for name, count in counts.items()))
-        wanted = [f"{stack}_{name}={count}" for name, count in counts.items()]
-        self._engine.run("service", "scale", *wanted, timeout_s=STOP_S)
+        set_counts(self._engine, self._plan.stack, counts)
 
     def _say(self, printed: str) -> None:
         for line in printed.splitlines():

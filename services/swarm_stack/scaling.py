@@ -1,7 +1,7 @@
 """Scaling a pool together with its terminals."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from swarm_stack.engine import Engine
@@ -67,18 +67,31 @@ def scale(
     """
     present = {name: one.desired for name, one in services_of(engine, stack).items()}
     for step in steps(service, present, wanted, sizes):
-        told = ", ".join(f"{name} {present[name]} -> {count}" for name, count in step.items())
-        report(told)
-        counts = [f"{stack}_{name}={count}" for name, count in step.items()]
-        engine.run("service", "scale", "--detach", *counts)
-        _wait(engine, stack, step)
+        report(", ".join(f"{name} {present[name]} -> {count}" for name, count in step.items()))
+        set_counts(engine, stack, step)
+        wait_settled(engine, stack, step)
 
 
-def _wait(engine: Engine, stack: str, step: dict[str, int]) -> None:
+def set_counts(engine: Engine, stack: str, counts: Mapping[str, int]) -> None:
+    """Ask for so many replicas of each service, and wait for nothing.
+
+    The client's own waiting may never end for a service that is to have none.
+    """
+    wanted = [f"{stack}_{name}={count}" for name, count in counts.items()]
+    engine.run("service", "scale", "--detach", *wanted)
+
+
+def wait_settled(engine: Engine, stack: str, names: Iterable[str]) -> None:
+    """Wait until services run as they should, and whoever had to leave has left.
+
+    Raises:
+        ScaleLate: It takes longer than five minutes.
+    """
     deadline = time.monotonic() + PATIENCE_S
+    wanted = tuple(names)
     while True:
         services = services_of(engine, stack)
-        late = [name for name in step if not _settled(services[name])]
+        late = [name for name in wanted if not _settled(services[name])]
         if not late:
             return
         if time.monotonic() > deadline:

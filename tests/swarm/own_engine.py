@@ -42,12 +42,15 @@ class OwnEngine:
         """Start it and wait until it answers.
 
         Raises:
-            EngineUnavailable: There is no dockerd here, or we are not root.
+            EngineUnavailable: There is no dockerd here, we are not root, or another engine has
+                containers here: both would write the same rules of the firewall.
             AssertionError: It does not answer; the end of its log is in the message.
         """
         dockerd = shutil.which("dockerd") or "/usr/sbin/dockerd"
         if os.geteuid() != 0 or not Path(dockerd).exists():
             raise EngineUnavailable("needs root and dockerd: apt-get install docker.io")
+        if busy := _busy(Docker()):
+            raise EngineUnavailable(f"another engine runs here and {busy}: stop it first")
         self._directory.mkdir(parents=True, exist_ok=True)
         self._run.mkdir(mode=0o700, exist_ok=True)
         options = {
@@ -105,3 +108,13 @@ class OwnEngine:
     def _said(self) -> str:
         log = self._directory / "dockerd.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-20:]) if log.exists() else ""
+
+
+def _busy(other: Docker) -> str:
+    """What an engine that runs already would lose by ours; empty for nothing."""
+    if not other.answers():
+        return ""
+    told = other.json("info", "--format", "{{json .}}")
+    if told["Swarm"]["LocalNodeState"] != "inactive":
+        return "belongs to a swarm"
+    return f"has {told['ContainersRunning']} containers" if told["ContainersRunning"] else ""

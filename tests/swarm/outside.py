@@ -17,6 +17,8 @@ DEVICE = "lo"
 # Blocks for documentation, which nobody routes (RFC 5737).
 RESOLVER = "198.51.100.53"
 THIEF = "198.51.100.7"
+# All of config/stack.toml.
+STACK_NETWORKS = "10.77.0.0/16"
 # Whatever somebody of ours may want from a name of ours.
 PORTS = (80, 443, 3000, 5432, 6379, 8000, *range(8001, 8006), 8080, 8081, 8082, 8100, 8200, 8443,
          9090, 9093, 9100, 9113, 9121, 9187)  # fmt: skip
@@ -40,6 +42,9 @@ class Outside:
 
     def start(self) -> None:
         """Take the addresses and listen."""
+        # The networks of the stack are nowhere outside; whoever routes this machine's packets may
+        # answer for them all the same.
+        _ip("route", "replace", "unreachable", STACK_NETWORKS)
         for address in (RESOLVER, THIEF):
             _ip("addr", "replace", f"{address}/32", "dev", DEVICE)
         resolver = self._bind(socket.SOCK_DGRAM, RESOLVER, 53)
@@ -52,6 +57,7 @@ class Outside:
     def stop(self) -> None:
         """Close everything and give the addresses back."""
         self._over.set()
+        _ip("route", "del", "unreachable", STACK_NETWORKS)
         for one in self._sockets:
             one.close()
         for address in (RESOLVER, THIEF):

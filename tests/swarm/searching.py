@@ -1,13 +1,15 @@
 """Looking for secrets where they must not be seen."""
 
 import base64
+import itertools
 import json
-import subprocess
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.swarm.bases import BASES
 from tests.swarm.deployed import STACK, Deployed
-from tests.swarm.docker_cli import CLIENT, Docker
+from tests.swarm.docker_cli import Docker
 
 OURS = "{{.Repository}}:{{.Tag}}"
 
@@ -59,14 +61,18 @@ def search(docker: Docker, needles: Mapping[str, bytes]) -> list[str]:
         if not config["Spec"]["Name"].endswith("_scenario"):
             held = base64.b64decode(config["Spec"]["Data"])
             places[f"config {config['Spec']['Name']}"] = held
-    seen = [
+    listed = docker.lines("image", "ls", "--format", OURS)
+    images = sorted(line for line in listed if re.match(r"mt5-[a-z-]+:", line))
+    for image in images:
+        told = docker("image", "inspect", image) + docker("history", "--no-trunc", image)
+        places[f"image {image}"] = told.encode()
+    ours = _layers(docker, images) - _layers(docker, [base.name for base in BASES])
+    return [
         f"{name} in {place}"
-        for place, text in places.items()
+        for place, text in itertools.chain(places.items(), _files(ours))
         for name, needle in needles.items()
         if needle in text
     ]
-    images = {line for line in docker.lines("image", "ls", "--format", OURS) if "mt5-" in line}
-    return seen + [found for image in sorted(images) for found in _layers(docker, image, needles)]
 
 
 def _processes(docker: Docker, containers: Sequence[str]) -> list[str]:
@@ -77,18 +83,16 @@ def _processes(docker: Docker, containers: Sequence[str]) -> list[str]:
     return found
 
 
-def _layers(docker: Docker, image: str, needles: Mapping[str, bytes]) -> list[str]:
-    """What of it is in the layers of an image, which are tar files."""
-    longest = max(map(len, needles.values()))
-    seen: set[str] = set()
-    with subprocess.Popen(
-        [CLIENT, "save", image], stdout=subprocess.PIPE, env=docker.environment
-    ) as saving:
-        assert saving.stdout is not None
-        tail = b""
-        while chunk := saving.stdout.read(1 << 24):
-            text = tail + chunk
-            seen |= {name for name, needle in needles.items() if needle in text}
-            tail = text[-longest:]
-    assert saving.returncode == 0, f"docker save {image}"
-    return [f"{name} in image {image}" for name in sorted(seen)]
+def _layers(docker: Docker, images: Sequence[str]) -> set[Path]:
+    """Where the engine, which is ours, keeps the layers of images."""
+    found: set[str] = set()
+    for image in docker.json("image", "inspect", *images):
+        kept = image["GraphDriver"]["Data"]
+        found |= {kept["UpperDir"], *kept.get("LowerDir", "").split(":")}
+    return {Path(one) for one in found - {""}}
+
+
+def _files(directories: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    for path in (path for top in directories for path in top.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield f"layer file {path}", path.read_bytes()

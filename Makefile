@@ -109,7 +109,7 @@ test-long: $(DEV_STAMP) test-client ## The slow tests: storms, RPyC versions, a 
 
 .PHONY: test-swarm
 test-swarm: $(DEV_STAMP) ## The stack on a real Swarm of its own (root; needs docker.io and debootstrap)
-	@MT5_SWARM_RECORD=$(RECORD) $(BIN)/pytest tests/swarm
+	@MT5_SWARM_RECORD=$(RECORD) $(BIN)/python -m tests.swarm
 
 .PHONY: test-client
 test-client: $(CLIENT_STAMP) ## The TypeScript client: types and tests (needs Node 20 and npm)

@@ -31,8 +31,10 @@ STATUS: Final = "status.json"
 FULL_WANTED: Final = "full-backup-wanted"
 """Below the directory of all backups: there until a full one was made."""
 
-RETRY: Final = dt.timedelta(minutes=10)
-"""After a full backup that failed: the next one reads the whole database again."""
+REST: Final = 10
+"""Times as long as a full backup took that failed: the next one reads the whole database again."""
+
+LONGEST_REST: Final = dt.timedelta(minutes=10)
 
 
 class Scheduler:
@@ -121,11 +123,17 @@ class Scheduler:
         # Without the log from its beginning it would be worth nothing.
         if now() < self._rest_until or not self._server.state().receiving:
             return
+        if self._newest is None:
+            # Barman begins none before it has archived a segment.
+            self._barman.switch_segment()
         log.info("full backup: begins")
-        self._rest_until = now() + RETRY
-        self._barman.back_up()
+        began = now()
+        try:
+            self._barman.back_up()
+        except CommandFailed:
+            self._rest_until = now() + min(REST * (now() - began), LONGEST_REST)
+            raise
         self._newest = self._barman.newest()
-        self._rest_until = now()
         wanted.unlink(missing_ok=True)
         self._keys.record(self._server.key_ids(), now())
         log.info("full backup: done")

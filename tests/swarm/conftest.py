@@ -11,9 +11,8 @@ from tests.swarm.deployed import STACK, Deployed
 from tests.swarm.docker_cli import Docker
 from tests.swarm.figures import Figures
 from tests.swarm.outside import RESOLVER, Outside
-from tests.swarm.own_engine import OwnEngine
+from tests.swarm.own_engine import CACHE, OwnEngine
 
-CACHE = Path(__file__).parents[2] / ".cache/swarm"
 FIGURES = pytest.StashKey[Figures]()
 
 
@@ -28,10 +27,10 @@ def engine() -> Iterator[OwnEngine]:
     own = OwnEngine(CACHE)
     own.start()
     try:
-        _forget_everything(own.docker)
+        own.forget()
         own.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
         yield own
-        _forget_everything(own.docker)
+        own.forget()
     finally:
         own.stop()
         own.remove()
@@ -40,11 +39,13 @@ def engine() -> Iterator[OwnEngine]:
 
 
 @pytest.fixture(scope="session")
-def docker(engine: OwnEngine) -> Docker:
-    """The client of that engine, with every base image there."""
+def docker(request: pytest.FixtureRequest) -> Docker:
+    """A client of the engine that `DOCKER_HOST` names, or of our own; every base image is there."""
+    given = "DOCKER_HOST" in os.environ
+    docker: Docker = Docker() if given else request.getfixturevalue("engine").docker
     for base in BASES:
-        ensure_base(engine.docker, base)
-    return engine.docker
+        ensure_base(docker, base)
+    return docker
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +70,7 @@ def stack(
     engine: OwnEngine, docker: Docker, outside: Outside, figures: Figures
 ) -> Iterator[Deployed]:
     """The stack on simulated terminals, deployed by make; removed at the end."""
+    assert docker is engine.docker, "an engine that may be restarted: without DOCKER_HOST"
     deployed = Deployed(docker, CACHE / "deployment")
     if deployed.copy.exists():
         deployed.copy.unlink()
@@ -96,13 +98,3 @@ def pytest_terminal_summary(
         terminalreporter.write(found.table())
         if record := os.environ.get("MT5_SWARM_RECORD"):
             Path(record).write_text(found.page(), encoding="utf-8")
-
-
-def _forget_everything(docker: Docker) -> None:
-    """What a run that was cut off may have left on our own engine."""
-    docker("swarm", "leave", "--force", check=False)
-    if containers := docker("ps", "--all", "--quiet").split():
-        docker("rm", "--force", "--volumes", *containers)
-    if volumes := docker("volume", "ls", "--quiet").split():
-        docker("volume", "rm", "--force", *volumes)
-    docker("network", "prune", "--force")

@@ -130,7 +130,10 @@ class Deployed:
         """`make deploy` at test size; Grafana is left out, since it cannot be installed here."""
         extra = ROOT / "tests/swarm/test-size.yml"
         return self.make(
-            "deploy", "WITHOUT=grafana", arguments=f"--extra {extra} {more}", fails=fails
+            "deploy",
+            "WITHOUT=grafana",
+            arguments=f"--extra {extra} --patience-s 300 {more}",
+            fails=fails,
         )
 
     def secret(self, name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.swarm.docker_cli import Docker
 from tests.waiting import wait_for
 
+CACHE = Path(__file__).parents[2] / ".cache/swarm"
 STOP_S = 120.0
 
 
@@ -93,6 +94,15 @@ class OwnEngine:
     def remove(self) -> None:
         """Forget the sockets; the data root stays, with its images."""
         shutil.rmtree(self._run, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Remove everything but images: also what a run that was cut off may have left."""
+        self.docker("swarm", "leave", "--force", check=False)
+        if containers := self.docker("ps", "--all", "--quiet").split():
+            self.docker("rm", "--force", "--volumes", *containers)
+        if volumes := self.docker("volume", "ls", "--quiet").split():
+            self.docker("volume", "rm", "--force", *volumes)
+        self.docker("network", "prune", "--force")
 
     def _wait(self, condition: Callable[[], bool], otherwise: str) -> None:
         process = self._process

@@ -89,7 +89,7 @@ async def test_ten_accounts_are_read_and_streamed(traffic: Traffic, figures: Fig
 async def test_scaling_up_and_down_under_load(
     stack: Deployed, traffic: Traffic, figures: Figures
 ) -> None:
-    async with traffic.flowing() as flowing:
+    async with traffic.flowing() as flowing, _writing(flowing, stack) as writer:
         before = await _owners(flowing)
         with figures.timed("scale up: 3 -> 4 api, 2 -> 3 websocket, with their terminals"):
             stack.scale(mt5_api=4, api_pool=4, mt5_stream=3, websocket_pool=3)
@@ -118,7 +118,9 @@ async def test_scaling_up_and_down_under_load(
             await asyncio.to_thread(stack.wait_healthy, "websocket-pool", 2)
         await flowing.until_good(time.monotonic())
     _assert_nothing_lost(traffic.notes)
+    assert not writer.refused
     _note_returns(figures, "scaling", traffic.notes)
+    figures.note("scaling: connects and disconnects, all good", writer.count)
 
 
 @pytest.mark.parametrize("pool", ["api-pool", "websocket-pool"])
@@ -126,13 +128,15 @@ async def test_a_rolling_update_under_load(
     stack: Deployed, docker: Docker, traffic: Traffic, figures: Figures, pool: str
 ) -> None:
     old = set(stack.containers(pool))
-    async with traffic.flowing() as flowing:
+    async with traffic.flowing() as flowing, _writing(flowing, stack) as writer:
         with figures.timed(f"rolling update of {pool}"):
             docker("service", "update", "--force", "--detach", f"{STACK}_{pool}")
             await asyncio.to_thread(_wait_updated, stack, docker, pool, old)
         await flowing.until_good(time.monotonic())
     _assert_nothing_lost(traffic.notes)
+    assert not writer.refused
     _note_returns(figures, f"update of {pool}", traffic.notes)
+    figures.note(f"update of {pool}: connects and disconnects, all good", writer.count)
 
 
 @pytest.mark.parametrize(

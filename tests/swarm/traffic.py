@@ -163,11 +163,16 @@ class Writer:
     Args:
         traffic: Whose client it uses.
         accounts: Which nobody else touches.
+
+    Attributes:
+        acknowledged: What each account was last said to be.
+        refused: Every try that was not acknowledged.
     """
 
     def __init__(self, traffic: "Traffic", accounts: Sequence[ClusterAccount]) -> None:
         self.acknowledged: dict[str, str] = {}
         self.count = 0
+        self.refused: list[str] = []
         self._traffic = traffic
         self._accounts = accounts
         self._over = False
@@ -198,8 +203,11 @@ class Writer:
         headers = {"X-User-ID": str(account.user_id)}
         try:
             answer = await self._traffic.client.post(path, json=body, headers=headers)
-        except httpx.TransportError:
+        except httpx.TransportError as failure:
+            self.refused.append(f"{path}: {failure!r}")
             return False
+        if not answer.is_success:
+            self.refused.append(f"{path}: {answer.status_code} {answer.text}")
         # One that was carried out although nobody said so is a conflict when it is repeated.
         return answer.is_success or (wanted == "disconnected" and answer.status_code == 409)
 

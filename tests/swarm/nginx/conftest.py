@@ -10,9 +10,9 @@ from tests.swarm.nginx.site import Nginx, Site, StandIn
 REPLICAS: Final = ("first", "second", "third")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def site(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The network; what is started in it is removed at the end, before the stack takes its own."""
+    """The network; what is started in it is removed at the end."""
     site = Site(docker, tmp_path_factory.mktemp("nginx"))
     try:
         yield site.open()
@@ -20,7 +20,7 @@ def site(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         site.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def replicas(site: Site) -> dict[str, StandIn]:
     """Three replicas of the API pool, two of which serve streams and one the console."""
     ways = (("ws-1",), ("ws-2",), ("tasks.console",))
@@ -30,7 +30,7 @@ def replicas(site: Site) -> dict[str, StandIn]:
     }
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def nginx(site: Site, replicas: dict[str, StandIn]) -> Nginx:
     """nginx as the stack runs it."""
     return site.nginx("front")

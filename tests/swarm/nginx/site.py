@@ -17,8 +17,9 @@ from swarm_stack.certificates import self_signed
 HERE = Path(__file__).parent
 IMAGE = "mt5-nginx:test"
 PYTHON = "python:3.13-slim-trixie"
-# The stack's own, and others for where that one is taken.
-SUBNETS = ["10.77.2.0/24", *(f"10.77.{third}.0/24" for third in range(130, 140))]
+STACK_SUBNET = "10.77.2.0/24"
+# The stack, which is deployed beside it, wants its own.
+SUBNETS = [f"10.77.{third}.0/24" for third in range(130, 140)]
 
 
 class Container:
@@ -188,7 +189,7 @@ class Site:
             change: Makes its configuration of the committed one.
         """
         conf = self._directory / f"{name}.conf"
-        text = Path("nginx.conf").read_text(encoding="utf-8").replace(SUBNETS[0], self.subnet)
+        text = Path("nginx.conf").read_text(encoding="utf-8").replace(STACK_SUBNET, self.subnet)
         conf.write_text(change(text), encoding="utf-8")
         full = f"{self._mark}-{name}"
         tls = self._directory / certificate

@@ -1,4 +1,4 @@
-"""`make test-swarm`: images as containers, two files at a time, then the stack with nobody beside it.
+"""`make test-swarm`: images as containers, two files at a time, then the stack by itself.
 
 Both on an engine of the tests' own: the first part on one that is started here, the second on one
 that its tests may restart.

@@ -12,13 +12,14 @@ from backup.cluster import RecoveryFailed, VolumeInUse
 from backup.commands import CommandFailed, Commands
 from backup.files import now
 from backup.key_lists import RingUnusable
+from backup.metrics import serve_metrics
 from backup.points import NotPossible, shown
 from backup.remote import RemoteCopy
 from backup.restoring import Restore
 from backup.scheduler import Scheduler, status_file
 from backup.settings import Settings, SettingWrong
 from backup.snapshots import Snapshots
-from backup.status import Status, faults
+from backup.status import Status, faults, looks
 
 FAILURES: Final = (
     CommandFailed,
@@ -30,24 +31,21 @@ FAILURES: Final = (
 )
 RING: Final = Path("/run/secrets/key_ring")
 REDIS_DATA: Final = Path("/data")
-RESTORING: Final = "restoring"
-"""In the private directory: no health check ends a restore that takes hours."""
 
 
 def run(settings: Settings, _: argparse.Namespace) -> int:
     """Keep the backups, until SIGTERM."""
+    serve_metrics(status_file(settings))
     Scheduler(settings).run()
     return 0
 
 
 def health(settings: Settings, _: argparse.Namespace) -> int:
-    """Say what is not as it should be."""
-    if (settings.private / RESTORING).exists():
-        print("a restore is under way")  # noqa: T201 - Docker keeps it
-        return 0
-    found = faults(Status.read(status_file(settings)), now(), settings)
+    """Say what is not as it should be; ends with 1 only where another start would mend it."""
+    status = Status.read(status_file(settings))
+    found = faults(status, now(), settings)
     print("; ".join(found) or "all is well")  # noqa: T201 - Docker keeps it
-    return len(found) and 1
+    return int(not looks(status, now(), settings))
 
 
 def listing(settings: Settings, _: argparse.Namespace) -> int:
@@ -70,7 +68,6 @@ def restore(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.check:
         made.check(arguments.to, arguments.check_ring)
         return 0
-    (settings.private / RESTORING).touch()
     made.to(arguments.to, arguments.check_ring)
     return 0
 

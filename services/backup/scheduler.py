@@ -150,12 +150,13 @@ class Scheduler:
         pause_s = self._settings.snapshot_s - self._settings.look_s
         if newest is not None and (at - newest[0]).total_seconds() < pause_s:
             return
-        place = address_of("redis", REDIS_PORT, self._settings.networks)
-        path = self._snapshots.take(at, place, self._password)
-        log.info("snapshot of Redis: %s, %.1f MB", path.name, path.stat().st_size / 1e6)
+        # First: a disk that is full would otherwise stay so.
         oldest = at - dt.timedelta(days=self._settings.keep_days)
         self._snapshots.prune(oldest)
         self._keys.prune(oldest)
+        place = address_of("redis", REDIS_PORT, self._settings.networks)
+        path = self._snapshots.take(at, place, self._password)
+        log.info("snapshot of Redis: %s, %.1f MB", path.name, path.stat().st_size / 1e6)
 
     def copy(self) -> None:
         """Bring the second place up to date, with the log as it is now.
@@ -195,7 +196,8 @@ class Scheduler:
             pause = pause_s
             try:
                 work()
-            except CommandFailed as failed:
+            except (CommandFailed, OSError) as failed:
+                # Of the system's errors the disk's: it is full, and may not stay so.
                 log.error("%s: %s", work.__name__, failed)  # noqa: TRY400 - the program has said it
             except Exception as fault:
                 # Ends everything: the container begins anew, and does not fall silent.

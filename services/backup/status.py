@@ -59,9 +59,14 @@ class Status:
         return cls(dt.datetime.fromisoformat(fields["looked"]), fields["receiving"], **times)
 
 
+def looks(status: Status | None, now: dt.datetime, settings: Settings) -> bool:
+    """Whether the scheduler lives; nothing else that fails would be mended by another start."""
+    return status is not None and not _older(status.looked, now, LOOKS * max(settings.look_s, 10.0))
+
+
 def faults(status: Status | None, now: dt.datetime, settings: Settings) -> list[str]:
     """What is not as it should be, a line each; none if all is well."""
-    if status is None or _older(status.looked, now, LOOKS * max(settings.look_s, 10.0)):
+    if status is None or not looks(status, now, settings):
         return ["the scheduler does not look after the backups"]
     found = []
     if not status.receiving:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,14 @@ from swarm_stack.resources import sizes_page
 from swarm_stack.restoring import Restorer, RestoreRefused
 from swarm_stack.secret_groups import ALL, made
 from swarm_stack.sizes import Sizes
-from swarm_stack.stack import MAIN_FILE, PATIENCE_S, Deployer, DeployFailed, DeployRefused, Plan
+from swarm_stack.stack import (
+    MAIN_FILE,
+    SIMULATED_FILE,
+    Deployer,
+    DeployFailed,
+    DeployRefused,
+    Plan,
+)
 from swarm_stack.status import show_status
 from swarm_stack.swarm_secrets import SecretsMissing, SwarmSecrets
 from swarm_stack.upstreams import with_slots
@@ -67,6 +75,9 @@ PassphraseFile = Annotated[
 @app.callback()
 def main() -> None:
     """Deploy mt5-swarm on a Docker Swarm, and operate it there."""
+    # A connection that breaks off ends a command as Ctrl-C does: what it stopped is started again.
+    for ending in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
 
 
 @app.command()
@@ -80,8 +91,9 @@ def deploy(  # noqa: PLR0913, PLR0917 - options of a command
         list[Path] | None, typer.Option(help="More stack files, which override.")
     ] = None,
     patience_s: Annotated[
-        float, typer.Option(help="How long it may take to converge.")
-    ] = PATIENCE_S,
+        float | None,
+        typer.Option(help="How long it may take; else half an hour, and more by terminals."),
+    ] = None,
 ) -> None:
     """Build the images and bring the stack to this tree, the first time or again."""
     with _told():
@@ -234,7 +246,7 @@ def certs(  # noqa: PLR0913, PLR0917 - options of a command
 ) -> None:
     """Give nginx a certificate: yours, or one made here, which only a trial is content with."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        deployment = read_deployment(settings, domain=domain, simulated=sim, named=chain is None)
         deployer = _deployer(stack, deployment, sim=sim)
         if (chain is None) != (key is None):
             _fail("a certificate and its key come together: CERT=fullchain.pem KEY=privkey.pem")
@@ -262,7 +274,7 @@ def backups(
 ) -> None:
     """Show to which times the database can be restored."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
         _say(_restorer(stack, deployment, sim=sim).backups())
 
 
@@ -275,7 +287,7 @@ def fetch_backups(
 ) -> None:
     """Copy the backups back from their second place, before anything runs on a new data node."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
         _deployer(stack, deployment, sim=sim).build()
         _restorer(stack, deployment, sim=sim).fetch()
         _say("the backups are here: make backups, make restore TO=..., make deploy")
@@ -291,7 +303,7 @@ def restore(
 ) -> None:
     """Bring the database back to a time. Nothing answers meanwhile; Redis begins empty."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
         _restorer(stack, deployment, sim=sim).restore(to)
         _say(f"the database of {stack} is that of {to}")
 
@@ -322,7 +334,7 @@ def undeploy(
         engine = _engine()
         if stack_is_gone(engine, stack) and not data and not forget:
             _fail(f"there is no stack {stack} here")
-        remove_stack(engine, stack, data=data, report=_say)
+        remove_stack(engine, stack, (MAIN_FILE, SIMULATED_FILE), data=data, report=_say)
         if forget:
             _say(f"removed {SwarmSecrets(engine, stack).remove_all()} secrets")
         if not data:

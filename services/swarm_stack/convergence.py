@@ -1,7 +1,8 @@
 """Waiting until a stack is what was asked for, or going back to what it was."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from swarm_stack.engine import Engine, EngineFailed
@@ -15,6 +16,14 @@ Report = Callable[[str], None]
 
 class NotConverged(Exception):
     """The stack is not what was asked for; says which services, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """Which services have gone back, and whether that is all that was changed."""
+
+    services: tuple[str, ...]
+    complete: bool
 
 
 def wait_converged(
@@ -58,14 +67,11 @@ def wait_converged(
         if time.monotonic() > deadline:
             late = [services[name] for name in waiting]
             raise NotConverged(f"not done after {patience_s:.0f} s\n{_why(engine, late)}")
-        progress = ", ".join(_progress(services[name]) for name in waiting)
-        if progress != told:
-            report(f"waiting for {progress}")
-            told = progress
+        told = say_progress([services[name] for name in waiting], told, report)
         time.sleep(PAUSE_S)
 
 
-def roll_back(engine: Engine, stack: str, since: Mapping[str, str], report: Report) -> bool:
+def roll_back(engine: Engine, stack: str, since: Mapping[str, str], report: Report) -> RolledBack:
     """Take every service back that was updated since, unless the swarm has done so.
 
     Args:
@@ -73,11 +79,8 @@ def roll_back(engine: Engine, stack: str, since: Mapping[str, str], report: Repo
         stack: Name of the stack.
         since: When each service was last updated before, from `update_times`.
         report: Told of each.
-
-    Returns:
-        Whether there was something to go back to for every service.
     """
-    complete = True
+    complete, back = True, []
     for one in services_of(engine, stack).values():
         if one.name not in since:
             complete = False
@@ -85,12 +88,30 @@ def roll_back(engine: Engine, stack: str, since: Mapping[str, str], report: Repo
             continue
         elif one.update in ROLLED_BACK:
             report(f"{one.name} was rolled back by the swarm")
+            back.append(one.name)
         elif one.reversible:
             report(f"rolling back {one.name}")
             engine.run("service", "rollback", "--detach", f"{stack}_{one.name}")
+            back.append(one.name)
         else:
             complete = False
-    return complete
+    return RolledBack(tuple(back), complete)
+
+
+def wait_standing(engine: Engine, stack: str, patience_s: float) -> None:
+    """Wait until every service runs as it is specified, however it came to be so.
+
+    Raises:
+        NotConverged: It takes too long; says which services, and why.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        late = [one for one in services_of(engine, stack).values() if not one.converged]
+        if not late:
+            return
+        if time.monotonic() > deadline:
+            raise NotConverged(_why(engine, late))
+        time.sleep(PAUSE_S)
 
 
 def update_times(engine: Engine, stack: str) -> dict[str, str]:
@@ -101,6 +122,14 @@ def update_times(engine: Engine, stack: str) -> dict[str, str]:
 def _updated(service: Service, since: Mapping[str, str]) -> bool:
     """Whether an update has begun since; one that changes nothing is none."""
     return bool(service.update_began) and service.update_began != since.get(service.name)
+
+
+def say_progress(waiting: Sequence[Service], told: str, report: Report) -> str:
+    """Report how far services are, unless that was told last; what was told last now."""
+    progress = f"waiting for {', '.join(map(_progress, waiting))}"
+    if progress != told:
+        report(progress)
+    return progress
 
 
 def _progress(service: Service) -> str:

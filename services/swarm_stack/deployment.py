@@ -91,13 +91,16 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return self.domain if self.https_port == 443 else f"{self.domain}:{self.https_port}"  # noqa: PLR2004 - the default of https
 
 
-def read_deployment(path: Path, *, domain: str | None, simulated: bool) -> Deployment:
+def read_deployment(
+    path: Path, *, domain: str | None, simulated: bool, named: bool = True
+) -> Deployment:
     """The settings of a file, if there is one, and of the command line, which wins.
 
     Args:
         path: A TOML file; none is needed where nobody names another than `deployment.toml`.
         domain: From the command line.
         simulated: On simulated terminals a domain is not needed: `localhost`.
+        named: Whether somebody has to say the domain.
 
     Raises:
         DeploymentInvalid: The file cannot be used, or nobody says the domain.
@@ -115,6 +118,8 @@ def read_deployment(path: Path, *, domain: str | None, simulated: bool) -> Deplo
         given.setdefault("domain", "localhost")
     if simulated:
         given.setdefault("broker_servers", {SIMULATED_SERVER: "EET-US"})
+    if not named:
+        given.setdefault("domain", "")
     if "domain" not in given:
         raise DeploymentInvalid(
             "nobody says under which name clients come: make deploy DOMAIN=mt5.example.com,"

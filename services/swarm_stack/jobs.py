@@ -50,6 +50,8 @@ class Job:
         """Of `docker service create`."""
         options = ["--mode", "replicated-job", "--restart-condition", "none", "--init"]
         options += ["--read-only", "--cap-drop", "ALL", "--detach", "--name", self.name]
+        # The image's check is of its service; a job ends by itself.
+        options += ["--no-healthcheck"]
         options += ["--dns", self.dns]
         options += [part for item in self.env.items() for part in ("--env", "=".join(item))]
         options += [part for name in self.networks for part in ("--network", name)]
@@ -70,9 +72,12 @@ def run_job(engine: Engine, job: Job, patience_s: float) -> str:
     """Run a job to its end; what it printed. Nothing of it stays behind.
 
     Raises:
-        JobFailed: It ended with another code than 0, could not start, or took too long.
+        JobFailed: It ended with another code than 0, could not start, took too long, or one of
+            that name is under way.
         EngineFailed: The swarm refuses it.
     """
+    if under_way(engine, job.name):
+        raise JobFailed(f"{job.name} is under way already: docker service logs -f {job.name}")
     _remove(engine, job.name)
     engine.run("service", "create", *job.options(), job.image, *job.arguments)
     try:
@@ -91,6 +96,12 @@ def run_job(engine: Engine, job: Job, patience_s: float) -> str:
         return printed
     finally:
         _remove(engine, job.name)
+
+
+def under_way(engine: Engine, name: str) -> bool:
+    """Whether a job of that name has not come to its end."""
+    there = any(row["Name"] == name for row in engine.rows("service", "ls"))
+    return there and _state(engine, name)[1] not in ENDED
 
 
 def _state(engine: Engine, name: str) -> tuple[str, str, str]:

@@ -51,6 +51,7 @@ class Service:
         update_says: What the swarm says of it.
         tasks: The newest first.
         reversible: Whether there is a specification to go back to.
+        secrets: Full name of each secret by the file it is to the service.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Service:
     update_says: str
     tasks: tuple[Task, ...]
     reversible: bool
+    secrets: Mapping[str, str]
 
     @property
     def running(self) -> int:
@@ -93,7 +95,11 @@ def services_of(engine: Engine, stack: str) -> dict[str, Service]:
         if stack_is_gone(engine, stack):
             return {}
         raise
-    nodes = len(engine.rows("node", "ls"))
+    # A global service has no task on the others.
+    nodes = sum(
+        row["Status"] == "Ready" and row["Availability"] != "Drain"
+        for row in engine.rows("node", "ls")
+    )
     return {
         service.name: service for service in (_service(stack, spec, tasks, nodes) for spec in specs)
     }
@@ -130,6 +136,10 @@ def _service(
         update_says=str(status.get("Message", "")),
         tasks=tuple(_task(task, container) for task in newest),
         reversible=bool(spec.get("PreviousSpec")),
+        secrets={
+            str(one["File"]["Name"]): str(one["SecretName"])
+            for one in container.get("Secrets") or ()
+        },
     )
 
 

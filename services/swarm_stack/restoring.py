@@ -6,15 +6,16 @@ from typing import Final
 from swarm_stack import images
 from swarm_stack.convergence import wait_converged
 from swarm_stack.engine import Engine
-from swarm_stack.jobs import Job, run_job
+from swarm_stack.jobs import Job, run_job, under_way
 from swarm_stack.observed import services_of
-from swarm_stack.scaling import set_counts, wait_settled
-from swarm_stack.stack import STORES, Plan, migrate, require_data_node
+from swarm_stack.scaling import PATIENCE_S, set_counts, wait_settled
+from swarm_stack.stack import STORES, Plan, migrate, patience_s, require_data_node
 from swarm_stack.swarm_secrets import SwarmSecrets
-from swarm_stack.variables import NO_RESOLVER, s3_environment
+from swarm_stack.variables import NO_RESOLVER, POOLS, s3_environment
 
-# Whoever writes to the stores, and whoever follows what is written.
-USERS: Final = ("console", "api-pool", "websocket-pool", "backup")
+# Whoever writes to the stores. The backup follows what they write to the end.
+WRITERS: Final = ("console", "api-pool", "websocket-pool")
+FOLLOWERS: Final = ("backup",)
 CHECK_S: Final = 300.0
 # A database of many GB is copied.
 RESTORE_S: Final = 6 * 3600.0
@@ -43,7 +44,7 @@ class Restorer:
 
     def backups(self) -> str:
         """What can be restored, as a table."""
-        return run_job(self._engine, self._job(("restore", "--list"), {}), CHECK_S)
+        return run_job(self._engine, self._job(("restore", "--list"), {}, "backups"), CHECK_S)
 
     def fetch(self) -> None:
         """Copy the backups back from their second place, onto a new data node.
@@ -73,7 +74,8 @@ class Restorer:
             to: An instant, ISO 8601 with its offset.
 
         Raises:
-            RestoreRefused: The swarm has no key ring, or the stack runs in part.
+            RestoreRefused: The swarm has no key ring, the stack runs in part, or what runs is not
+                what this tree would be.
             SecretsMissing: There are secrets missing; nothing was changed.
             JobFailed: The backups refuse that instant, or it failed; says what stands.
             ScaleLate: Something did not stop; everything is started again.
@@ -84,15 +86,20 @@ class Restorer:
         runs = bool(services_of(self._engine, self._plan.stack))
         counts = self._counts() if runs else {}
         self._report(f"checking whether {to} can be restored")
-        check = self._job(("restore", "--check", "--to", to), ring)
+        if runs:
+            images.build(self._engine, [images.OPS], self._plan.registry, self._report)
+        if under_way(self._engine, f"{self._plan.stack}_restore"):
+            raise RestoreRefused(f"another one is under way: see {self._plan.stack}_restore")
+        check = self._job(("restore", "--check", "--to", to), ring, "check-restore")
         self._say(run_job(self._engine, check, CHECK_S))
         if not runs:
             self._replace(to, ring)
             self._report("nothing runs yet: make deploy")
             return
         try:
-            self._stop(USERS)
+            self._stop(WRITERS)
             self._stop(STORES)
+            self._stop(FOLLOWERS)
             self._replace(to, ring)
         finally:
             # Also if it failed, or was broken off: the database is then as it was.
@@ -101,7 +108,7 @@ class Restorer:
             # Schema and passwords are those of that time.
             self._report("migrating the schema")
             migrate(self._engine, self._plan, names, self._report)
-            self._scale({name: counts[name] for name in USERS})
+            self._scale({name: counts[name] for name in (*WRITERS, *FOLLOWERS)})
         self._converge(None)
 
     def _replace(self, to: str, ring: Mapping[str, str]) -> None:
@@ -113,7 +120,8 @@ class Restorer:
 
     def _converge(self, only: frozenset[str] | None) -> None:
         plan = self._plan
-        wait_converged(self._engine, plan.stack, {}, plan.patience_s, self._report, only=only)
+        longest_s = patience_s(self._engine, plan)
+        wait_converged(self._engine, plan.stack, {}, longest_s, self._report, only=only)
 
     def _key_ring(self) -> dict[str, str]:
         names = SwarmSecrets(self._engine, self._plan.stack)
@@ -126,16 +134,26 @@ class Restorer:
         return {"key_ring": f"{self._plan.stack}_key_ring_v{version}"}
 
     def _counts(self) -> dict[str, int]:
-        services = services_of(self._engine, self._plan.stack)
-        missing = [name for name in (*USERS, *STORES) if name not in services]
+        """How many of each there are to be afterwards; a restore that was cut off left none."""
+        services, sizes = services_of(self._engine, self._plan.stack), self._plan.sizes
+        names = (*WRITERS, *STORES, *FOLLOWERS)
+        missing = [name for name in names if name not in services]
         if missing:
             raise RestoreRefused(f"{', '.join(missing)} do not run: make deploy")
-        return {name: services[name].desired for name in (*USERS, *STORES)}
+        for image in images.ALL:
+            name = image.name.removeprefix("mt5-")
+            runs = services[name].image.partition("@")[0] if name in names else None
+            if runs not in {None, self._plan.image(image)}:
+                raise RestoreRefused(f"{name} runs from another tree than this one: make deploy")
+        least = {pool: sizes.pools.of(pool).min for pool in POOLS}
+        return {name: services[name].desired or least.get(name, 1) for name in names}
 
-    def _job(self, arguments: tuple[str, ...], secrets: Mapping[str, str]) -> Job:
+    def _job(
+        self, arguments: tuple[str, ...], secrets: Mapping[str, str], name: str = "restore"
+    ) -> Job:
         stack, s3 = self._plan.stack, self._plan.deployment.backup_s3
         return Job(
-            name=f"{stack}_restore",
+            name=f"{stack}_{name}",
             image=self._plan.image(images.BACKUP),
             arguments=arguments,
             secrets=secrets,
@@ -160,7 +178,7 @@ class Restorer:
 
     def _stop(self, names: Collection[str]) -> None:
         self._scale(dict.fromkeys(names, 0))
-        wait_settled(self._engine, self._plan.stack, names)
+        wait_settled(self._engine, self._plan.stack, names, PATIENCE_S, self._report)
 
     def _scale(self, counts: Mapping[str, int]) -> None:
         self._report(", ".join(f"{name} -> {count}" for name, count in counts.items()))

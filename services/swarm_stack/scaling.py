@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from swarm_stack.convergence import say_progress
 from swarm_stack.engine import Engine
 from swarm_stack.observed import Service, services_of
 from swarm_stack.sizes import Sizes
+from swarm_stack.stack import FIRST_BOOT_S
 from swarm_stack.variables import MARKET, POOLS
 
 PAUSE_S: Final = 1.0
@@ -63,13 +65,14 @@ def scale(
 
     Raises:
         ScaleRefused: See `steps`.
-        ScaleLate: It takes longer than five minutes.
+        ScaleLate: It takes longer than five minutes, or half an hour where it grows.
     """
     present = {name: one.desired for name, one in services_of(engine, stack).items()}
     for step in steps(service, present, wanted, sizes):
         report(", ".join(f"{name} {present[name]} -> {count}" for name, count in step.items()))
         set_counts(engine, stack, step)
-        wait_settled(engine, stack, step)
+        grows = any(count > present[name] for name, count in step.items())
+        wait_settled(engine, stack, step, FIRST_BOOT_S if grows else PATIENCE_S, report)
 
 
 def set_counts(engine: Engine, stack: str, counts: Mapping[str, int]) -> None:
@@ -81,14 +84,20 @@ def set_counts(engine: Engine, stack: str, counts: Mapping[str, int]) -> None:
     engine.run("service", "scale", "--detach", *wanted)
 
 
-def wait_settled(engine: Engine, stack: str, names: Iterable[str]) -> None:
+def wait_settled(
+    engine: Engine,
+    stack: str,
+    names: Iterable[str],
+    patience_s: float,
+    report: Report,
+) -> None:
     """Wait until services run as they should, and whoever had to leave has left.
 
     Raises:
-        ScaleLate: It takes longer than five minutes.
+        ScaleLate: It takes longer.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    wanted = tuple(names)
+    deadline = time.monotonic() + patience_s
+    wanted, told = tuple(names), ""
     while True:
         services = services_of(engine, stack)
         late = [name for name in wanted if not _settled(services[name])]
@@ -96,7 +105,8 @@ def wait_settled(engine: Engine, stack: str, names: Iterable[str]) -> None:
             return
         if time.monotonic() > deadline:
             why = "; ".join(f"{name}: {services[name].failures() or 'no reason'}" for name in late)
-            raise ScaleLate(f"not done after {PATIENCE_S:.0f} s: {why}")
+            raise ScaleLate(f"not done after {patience_s:.0f} s: {why}")
+        told = say_progress([services[name] for name in late], told, report)
         time.sleep(PAUSE_S)
 
 

@@ -8,7 +8,14 @@ from typing import Final
 
 from swarm_stack import images
 from swarm_stack.certificates import Certificate
-from swarm_stack.convergence import NotConverged, roll_back, update_times, wait_converged
+from swarm_stack.convergence import (
+    NotConverged,
+    RolledBack,
+    roll_back,
+    update_times,
+    wait_converged,
+    wait_standing,
+)
 from swarm_stack.deployment import Deployment
 from swarm_stack.engine import Engine, EngineFailed
 from swarm_stack.jobs import Job, JobFailed, run_job
@@ -16,6 +23,8 @@ from swarm_stack.observed import services_of
 from swarm_stack.sizes import Sizes
 from swarm_stack.swarm_secrets import SwarmSecrets
 from swarm_stack.variables import (
+    MARKET,
+    POOLS,
     Replicas,
     config_hashes,
     core_limits,
@@ -26,10 +35,13 @@ from swarm_stack.variables import (
 MAIN_FILE: Final = Path("docker-stack.yml")
 SIMULATED_FILE: Final = Path("docker-stack.sim.yml")
 DATA_LABEL: Final = "mt5.data"
-# The first boot of a slot downloads and installs a terminal, and one slot follows the other.
-PATIENCE_S: Final = 1800.0
+# The first boot of a slot downloads and installs a terminal.
+FIRST_BOOT_S: Final = 1800.0
+# In an update one slot follows the other: its drain, its start, and a pause.
+EACH_TERMINAL_S: Final = 155.0
 MIGRATION_S: Final = 600.0
 CERTIFICATE_S: Final = 120.0
+ROLLBACK_S: Final = 600.0
 # Where nginx, and the job that fills the volume, have it.
 TLS_PATH: Final = "/etc/nginx/tls"
 
@@ -58,7 +70,7 @@ class Plan:
         simulated: On simulated terminals.
         without: Services to be left out.
         extra_files: More stack files, which override.
-        patience_s: How long it may take to converge.
+        patience_s: How long it may take to converge; by the number of terminals if None.
     """
 
     stack: str
@@ -67,7 +79,7 @@ class Plan:
     simulated: bool
     without: frozenset[str] = frozenset()
     extra_files: tuple[Path, ...] = ()
-    patience_s: float = PATIENCE_S
+    patience_s: float | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -133,9 +145,11 @@ class Deployer:
         values |= {image.variable: plan.image(image) for image in images.ALL}
         values |= config_hashes(plan.sizes) | core_limits(self._fewest_cores())
         write_generated(plan.sizes)
-        if "postgres" not in before:
+        if not all(name in before and before[name].running for name in STORES):
             self._report("starting the stores, before their users")
-            self._apply(values | Replicas.none(replicas).variables())
+            users = any(before[name].running for name in POOLS if name in before)
+            first = replicas if users else Replicas.none(replicas)
+            self._apply(values | first.variables())
             self._converge({}, "the stores did not start", only=STORES)
         since = update_times(engine, plan.stack)
         self._report("migrating the schema")
@@ -213,13 +227,29 @@ class Deployer:
     ) -> None:
         engine, plan = self._engine, self._plan
         try:
-            wait_converged(engine, plan.stack, since, plan.patience_s, self._report, only=only)
+            longest_s = patience_s(engine, plan)
+            wait_converged(engine, plan.stack, since, longest_s, self._report, only=only)
         except NotConverged as why:
             if not since:
                 raise DeployFailed(f"{failure}; it stands as it is:\n{why}") from None
-            complete = roll_back(engine, plan.stack, since, self._report)
-            stands = "it was rolled back" if complete else "it was rolled back where it could be"
-            raise DeployFailed(f"{failure}, and {stands}:\n{why}") from None
+            back = roll_back(engine, plan.stack, since, self._report)
+            stands = self._after_rollback(back)
+            raise DeployFailed(f"{failure}; {stands}:\n{why}") from None
+
+    def _after_rollback(self, back: RolledBack) -> str:
+        """What stands now, once it does."""
+        if not back.services:
+            return "nothing was updated that could be rolled back; it stands as it is"
+        before = services_of(self._engine, self._plan.stack)
+        used = {file: name for one in before.values() for file, name in one.secrets.items()}
+        try:
+            # What services log in with again is what the database must take.
+            migrate(self._engine, self._plan, self._secrets.names() | used, self._report)
+            wait_standing(self._engine, self._plan.stack, ROLLBACK_S)
+        except (JobFailed, NotConverged) as trouble:
+            return f"rolling back {', '.join(back.services)} did not end well ({trouble})"
+        complete = "" if back.complete else ", the others stand as they are"
+        return f"{', '.join(back.services)} was rolled back{complete}"
 
     def _prune_configs(self) -> None:
         """Remove configs of before; the one that a rollback would need is kept by the engine."""
@@ -237,16 +267,34 @@ class Deployer:
                 self._report(f"config {name} stays: {kept}")
 
 
+def patience_s(engine: Engine, plan: Plan) -> float:
+    """How long a stack may take to converge, seconds."""
+    if plan.patience_s is not None:
+        return plan.patience_s
+    services = services_of(engine, plan.stack)
+    terminals = [services[name].desired for name in (*POOLS.values(), MARKET) if name in services]
+    return FIRST_BOOT_S + EACH_TERMINAL_S * sum(terminals)
+
+
 def require_data_node(engine: Engine) -> None:
     """Label the only node; where there are several, somebody has to say which.
 
     Raises:
-        DeployRefused: Nobody has said it.
+        DeployRefused: Nobody has said it, or several have it.
     """
     nodes = [str(row["ID"]) for row in engine.rows("node", "ls")]
-    for node in engine.inspect("node", nodes):
-        if (node["Spec"].get("Labels") or {}).get(DATA_LABEL) == "yes":
-            return
+    labelled = [
+        str(node["Description"]["Hostname"])
+        for node in engine.inspect("node", nodes)
+        if (node["Spec"].get("Labels") or {}).get(DATA_LABEL) == "yes"
+    ]
+    if len(labelled) > 1:
+        raise DeployRefused(
+            f"one node keeps the data, and {' and '.join(labelled)} have its label: docker node"
+            f" update --label-rm {DATA_LABEL} NODE"
+        )
+    if labelled:
+        return
     if len(nodes) > 1:
         raise DeployRefused(
             f"say which node keeps the data: docker node update --label-add {DATA_LABEL}=yes NODE"
@@ -267,6 +315,7 @@ def migrate(engine: Engine, plan: Plan, names: Mapping[str, str], report: Report
         JobFailed: The schema is as it was; says why.
     """
     urls = ("owner_database_url", "database_url", "worker_database_url", "keys_database_url")
+    names = {**names, **owner_that_runs(engine, plan.stack)}
     job = Job(
         name=f"{plan.stack}_migrate",
         image=plan.image(images.OPS),
@@ -277,6 +326,19 @@ def migrate(engine: Engine, plan: Plan, names: Mapping[str, str], report: Report
     )
     for line in run_job(engine, job, MIGRATION_S).splitlines():
         report(f"  {line}")
+
+
+def owner_that_runs(engine: Engine, stack: str) -> dict[str, str]:
+    """The owner's URL with the password that the running PostgreSQL has; nothing if none runs.
+
+    A renewed one is PostgreSQL's own from its next start on, which comes after migrating. The two
+    secrets are made together, so their versions are alike.
+    """
+    postgres = services_of(engine, stack).get("postgres")
+    if postgres is None:
+        return {}
+    version = postgres.secrets["mt5_owner_password"].rpartition("_v")[2]
+    return {"owner_database_url": f"{stack}_owner_database_url_v{version}"}
 
 
 def _unused(names: Sequence[str], used: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The secrets as the swarm keeps them: immutable, so each new value is a new version."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from swarm_stack.engine import Engine
@@ -29,12 +29,8 @@ class SwarmSecrets:
     def versions(self) -> dict[str, int]:
         """The newest version of each secret that is there."""
         newest: dict[str, int] = {}
-        for row in self._engine.rows("secret", "ls", "--filter", f"name={self._stack}_"):
-            prefix, _, rest = str(row["Name"]).partition(f"{self._stack}_")
-            found = _VERSIONED.fullmatch(rest)
-            if not prefix and found and found["name"] in ALL:
-                version = int(found["version"])
-                newest[found["name"]] = max(version, newest.get(found["name"], 0))
+        for _, name, version in self._versioned():
+            newest[name] = max(version, newest.get(name, 0))
         return newest
 
     def names(self) -> dict[str, str]:
@@ -60,14 +56,19 @@ class SwarmSecrets:
 
     def remove_all(self) -> int:
         """Remove every version of every secret of the stack; how many."""
-        ours = [
-            str(row["Name"])
-            for row in self._engine.rows("secret", "ls", "--filter", f"name={self._stack}_")
-            if _VERSIONED.fullmatch(str(row["Name"]).removeprefix(f"{self._stack}_"))
-        ]
+        ours = [full for full, _, _ in self._versioned()]
         if ours:
             self._engine.run("secret", "rm", *ours)
         return len(ours)
+
+    def _versioned(self) -> Iterator[tuple[str, str, int]]:
+        """(full name, name, version); another stack's name may begin as ours does."""
+        for row in self._engine.rows("secret", "ls", "--filter", f"name={self._stack}_"):
+            full = str(row["Name"])
+            prefix, _, rest = full.partition(f"{self._stack}_")
+            found = _VERSIONED.fullmatch(rest)
+            if not prefix and found and found["name"] in ALL:
+                yield full, found["name"], int(found["version"])
 
     def _full(self, name: str, version: int) -> str:
         return f"{self._stack}_{name}_v{version}"

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 STACK = "mt5test"
 ORIGIN = "https://localhost:18443"
 COMMAND_S = 900.0
+NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 ACCOUNTS = 12
 PLAN = ClusterPlan(accounts=ACCOUNTS, positions=3)
 # All at once, since a door behind which nobody is keeps one waiting.
@@ -146,9 +147,9 @@ class Deployed:
         self.docker("service", "scale", "--detach", *wanted)
 
     def restorable_to(self) -> dt.datetime:
-        """The last instant that `make backups` names."""
+        """The last instant that `make backups` names; the first of all times without a backup."""
         found = re.findall(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)", self.make("backups"))
-        return max(map(dt.datetime.fromisoformat, found))
+        return max(map(dt.datetime.fromisoformat, found), default=NEVER)
 
     # -- what runs -------------------------------------------------------------------------------
 

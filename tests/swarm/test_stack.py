@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.swarm.deployed import STACK, Deployed
+from tests.swarm.deployed import NEVER, STACK, Deployed
 from tests.swarm.docker_cli import Docker
 from tests.swarm.figures import Figures
 from tests.swarm.outside import Outside
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.timeout(600)
 STREAMED = 10
 # What the requirements allow a killed container.
 RECOVERY_S = 30.0
-JOBS = ("api-pool", "websocket-pool", "redis", "postgres", "nginx", "node", "prometheus",
-        "alertmanager")  # fmt: skip
+JOBS = ("api-pool", "websocket-pool", "console", "backup", "redis", "postgres", "nginx", "node",
+        "prometheus", "alertmanager")  # fmt: skip
 SERVICES = ("nginx", "api-pool", "websocket-pool", "console", "mt5-api", "mt5-stream", "redis",
             "postgres", "backup", "prometheus", "alertmanager", "node-exporter", "redis-exporter",
             "postgres-exporter", "nginx-exporter", "sim-broker")  # fmt: skip
@@ -220,6 +220,7 @@ def test_deploying_again_changes_nothing_and_keeps_counts(
 def test_the_database_is_restored_to_a_time_after_the_last_full_backup(
     stack: Deployed, api_key: str, figures: Figures
 ) -> None:
+    wait_for(lambda: stack.restorable_to() > NEVER, "there is no full backup", 120)
     kept, later = stack.accounts["account-11"], stack.accounts["account-12"]
     with stack.client(api_key) as client:
         for account in (kept, later):

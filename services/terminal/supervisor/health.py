@@ -35,9 +35,13 @@ def ills(settings: Settings) -> list[str]:
 
 
 def _ill(terminal: dict[str, Any]) -> str | None:
+    # A login may be the first thing that a terminal is asked: it holds the interpreter, and the
+    # state is what it was before.
+    if terminal["in_login_until"] is not None:
+        return None
     if terminal["state"] not in _SERVING:
         return f"terminal {terminal['n']} is {terminal['state']}"
-    if terminal["answering"] or terminal["in_login_until"] is not None:
+    if terminal["answering"]:
         return None
     return f"terminal {terminal['n']} does not answer"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import threading
 import time
@@ -78,6 +79,8 @@ class Supervisor:
         Raises:
             Refused: The port of the control API is in use.
         """
+        # What a process leaves behind that crashed holds the passwords of its logins.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
         served = serve_api(self, self._settings)

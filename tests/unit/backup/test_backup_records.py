@@ -4,6 +4,7 @@ import datetime as dt
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +13,11 @@ from backup.barman import Span
 from backup.commands import CommandFailed, Commands
 from backup.files import dated, name_of, prune, put
 from backup.key_lists import KeyLists, RingUnusable, check_ring, ring_ids
+from backup.metrics import serve_metrics
 from backup.places import address_of
 from backup.scheduler import full_due
 from backup.settings import Remote, Settings, SettingWrong
-from backup.status import Status, faults
+from backup.status import Status, faults, looks
 from backup.timelines import HistoryMissing, Timelines
 
 NOON = dt.datetime(2026, 11, 29, 12, tzinfo=dt.UTC)
@@ -222,3 +224,27 @@ def test_a_password_is_escaped_and_private(tmp_path: Path) -> None:
         commands("no-such-program")
     with pytest.raises(CommandFailed, match="no end within"):
         commands("sleep", "60", timeout_s=0.05)
+
+
+def test_another_start_is_for_a_scheduler_that_has_died_and_for_nothing_else() -> None:
+    missing = Status(NOON, receiving=False, full=None, snapshot=None, copied=None)
+    assert looks(missing, after(minutes=4.9), REMOTE)
+    assert not looks(missing, after(minutes=5.1), REMOTE)
+    assert not looks(None, NOON, REMOTE)
+
+
+def test_prometheus_is_told_of_what_there_has_been(tmp_path: Path) -> None:
+    file = tmp_path / "status.json"
+    with serve_metrics(file, port=0) as server:
+        place = f"http://127.0.0.1:{server.server_port}"
+        assert httpx.get(f"{place}/metrics", trust_env=False).text == ""
+        Status(NOON, receiving=True, full=after(hours=-1), snapshot=None, copied=None).write(file)
+        lines = httpx.get(f"{place}/metrics", trust_env=False).text.splitlines()
+        assert httpx.get(place, trust_env=False).status_code == 404
+        server.shutdown()
+    samples = dict(line.split() for line in lines if not line.startswith("#"))
+    assert samples == {
+        "mt5_backup_last_look_timestamp_seconds": f"{NOON.timestamp():.3f}",
+        "mt5_backup_last_full_timestamp_seconds": f"{after(hours=-1).timestamp():.3f}",
+        "mt5_backup_receiving": "1",
+    }

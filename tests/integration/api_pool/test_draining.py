@@ -16,6 +16,8 @@ from tests.judge import Judge
 from local_stack.embedded import RoleDsns
 from mt5kit.state.keys import Keys
 
+pytestmark = pytest.mark.long
+
 NAMES = ("t-1", "t-2", "t-3")
 FRESH = {"fresh": 1}
 THINK_S = 0.02

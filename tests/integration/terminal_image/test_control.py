@@ -12,6 +12,8 @@ from tests.waiting import wait_for
 
 from terminal_sim.testing import running
 
+pytestmark = pytest.mark.long
+
 ROW = {
     "n", "port", "pid", "state", "in_login_until", "memory_bytes", "version", "restarts",
     "started_at", "logged_in", "answering", "clients",

@@ -2,8 +2,11 @@
 
 import signal
 
+import pytest
 from tests.integration.terminal_image.stage import Stage
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.long
 
 STEPS = [
     "download MetaTrader's installer",

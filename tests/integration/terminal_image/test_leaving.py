@@ -6,6 +6,8 @@ import pytest
 from tests.integration.terminal_image.stage import Stage, connected
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 
 def kept(stage: Stage) -> list[str]:
     """Files of the terminal's config, which the module has put an account into, or not."""

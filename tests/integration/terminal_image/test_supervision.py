@@ -9,6 +9,8 @@ import rpyc
 from tests.integration.terminal_image.stage import Stage, connected, frozen
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 
 def restarted(stage: Stage, count: int) -> None:
     """Wait until the first terminal was started again so often."""

@@ -18,6 +18,8 @@ from websockets.asyncio.client import ClientConnection
 from local_stack.embedded import RoleDsns
 from mt5kit.state.keys import Keys
 
+pytestmark = pytest.mark.long
+
 # Each container can take all accounts.
 EACH = 2
 STEP_S = 0.05

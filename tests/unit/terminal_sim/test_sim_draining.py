@@ -18,6 +18,8 @@ from terminal_sim.supervisor import draining
 from terminal_sim.supervisor.draining import occupied, until_left
 from terminal_sim.testing import Ready, running
 
+pytestmark = pytest.mark.long
+
 # Longer than any test waits.
 LONG_S = "3600"
 PATIENCE_S = 30.0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backup.barman import FullBackup
+from backup.gaps import Gaps
 from backup.timelines import HistoryMissing, Period, Timelines
 from backup.wal import End
 
@@ -45,10 +46,14 @@ class Points:
         backups: Complete ones, oldest first.
         timelines: Which there were at what time.
         log: What was received.
+        gaps: Where it has holes.
     """
 
-    def __init__(self, backups: list[FullBackup], timelines: Timelines, log: Log) -> None:
+    def __init__(
+        self, backups: list[FullBackup], timelines: Timelines, log: Log, gaps: Gaps
+    ) -> None:
         self.backups = backups
+        self._gaps = gaps
         self._timelines = timelines
         self._log = log
 
@@ -108,10 +113,18 @@ class Points:
             left = self._timelines.ancestors(timeline)
         except HistoryMissing as missing:
             raise NotPossible(str(missing)) from None
+        cut_off = False
         for backup in reversed(self.backups):
             leads_on = backup.end_lsn <= left.get(backup.timeline, -1)
             if backup.ended <= to and (backup.timeline == timeline or leads_on):
-                return backup
+                if not self._gaps.between(backup.began, to):
+                    return backup
+                cut_off = True
+        if cut_off:
+            raise NotPossible(
+                f"the log on the way to {shown(to)} has a hole: the backup was away for too long,"
+                f" and there was no full one between. {self._range()}"
+            )
         raise NotPossible(f"there is no full backup before {shown(to)}. {self._range()}")
 
     def _range(self) -> str:
@@ -120,7 +133,13 @@ class Points:
             return "There is no full backup"
         if latest is None:
             return f"Nothing was received since the last restore; before it, from {shown(earliest)}"
-        return f"Times from {shown(earliest)} to {shown(latest)} can be restored"
+        holes = [f"after {shown(a)} until {shown(b)}" for a, b in self._gaps.all() if b > earliest]
+        but = (
+            f", but for what lies {' and '.join(holes)}, or before the next full one"
+            if holes
+            else ""
+        )
+        return f"Times from {shown(earliest)} to {shown(latest)} can be restored{but}"
 
 
 def shown(time: dt.datetime) -> str:

@@ -10,6 +10,7 @@ from backup.barman import SLOT, Barman
 from backup.cluster import Recovery, alone, clear, put_in_place
 from backup.commands import Commands
 from backup.files import name_of, now
+from backup.gaps import Gaps
 from backup.key_lists import KeyLists, check_ring, ring_ids
 from backup.points import Plan, Points, shown
 from backup.scheduler import FULL_WANTED
@@ -65,7 +66,8 @@ class Restore:
         Raises:
             CommandFailed: Barman failed.
         """
-        return Points(self._barman.backups(), self._timelines, self._received)
+        gaps = Gaps(self._settings.directory)
+        return Points(self._barman.backups(), self._timelines, self._received, gaps)
 
     def check(self, time: dt.datetime, ring_file: Path) -> None:
         """Say whether a time can be restored, while everything runs.

@@ -11,6 +11,7 @@ from typing import Final
 from backup.barman import HOME, Barman, Span
 from backup.commands import CommandFailed, Commands
 from backup.files import now
+from backup.gaps import Gaps
 from backup.key_lists import KeyLists
 from backup.places import address_of
 from backup.receiving import Receiving
@@ -60,8 +61,9 @@ class Scheduler:
         self._barman = Barman(commands)
         self._server = Server(commands)
         self._receiving = Receiving(self._barman, self._server, settings.directory)
-        received = ReceivedLog(settings.directory, commands.environment)
-        self._timelines = Timelines(settings.directory, received.history)
+        self._received = ReceivedLog(settings.directory, commands.environment)
+        self._timelines = Timelines(settings.directory, self._received.history)
+        self._gaps = Gaps(settings.directory)
         self._keys = KeyLists(settings.directory)
         self._password = settings.secret("redis_backup_password")
         self._snapshots = Snapshots(commands, settings.directory)
@@ -173,7 +175,11 @@ class Scheduler:
 
     def _follow(self, state: ServerState) -> None:
         changed = self._timelines.note(state.timeline, now())
-        if self._receiving.mend(state) or changed:
+        before = self._received.last_end(state.timeline)
+        broken = self._receiving.mend(state)
+        if broken and not changed and before is not None:
+            self._gaps.note(before.at, now())
+        if broken or changed:
             log.warning("the log has another course: a full backup is wanted")
             (self._settings.directory / FULL_WANTED).touch()
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.barman import FullBackup, lsn
+from backup.gaps import Gaps
 from backup.points import NotPossible, Points, shown
 from backup.timelines import Timelines
 from backup.wal import End
@@ -48,7 +49,7 @@ def points(
     for number, (when, to) in enumerate(restores, start=2):
         history += f"{number - 1}\t0/{to:X}\tbefore {shown(at(to))}\n\n"
         timelines.note(number, at(when), history)
-    return Points(backups, timelines, Log(last))
+    return Points(backups, timelines, Log(last), Gaps(tmp_path))
 
 
 def test_the_newest_full_backup_before_the_time_is_taken(tmp_path: Path) -> None:
@@ -77,7 +78,9 @@ def test_what_is_refused_says_what_is_not(tmp_path: Path) -> None:
     with pytest.raises(NotPossible, match="There is no full backup"):
         points(tmp_path / "none", [], {}).plan(at(5), NOW)
     with pytest.raises(NotPossible, match="There is no full backup"):
-        Points([], Timelines(tmp_path / "nothing", lambda _: None), Log({})).plan(at(5), NOW)
+        Points([], Timelines(tmp_path / "nothing", lambda _: None), Log({}), Gaps(tmp_path)).plan(
+            at(5), NOW
+        )
 
 
 def test_a_time_is_restored_as_it_was_then(tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_a_full_backup_of_another_way_leads_nowhere(tmp_path: Path) -> None:
     timelines.note(1, at(0))
     timelines.note(2, at(50), "1\t0/30\tbefore\n")
     timelines.note(1, at(90))
-    some = Points([full(10), full(60, 2, 35)], timelines, Log({1: 100, 2: 80}))
+    some = Points([full(10), full(60, 2, 35)], timelines, Log({1: 100, 2: 80}), Gaps(tmp_path))
     assert some.plan(at(95), NOW).backup.backup_id == "b10"
     assert some.plan(at(70), NOW).backup.backup_id == "b60"
 
@@ -129,7 +132,7 @@ def test_a_timeline_of_unknown_descent_is_not_guessed(tmp_path: Path) -> None:
     timelines = Timelines(tmp_path, lambda _: None)
     timelines.note(2, at(0))
     with pytest.raises(NotPossible, match="history of timeline 2 is missing"):
-        Points([full(10, 2)], timelines, Log({2: 40})).plan(at(20), NOW)
+        Points([full(10, 2)], timelines, Log({2: 40}), Gaps(tmp_path)).plan(at(20), NOW)
 
 
 def test_the_table_can_be_given_back(tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_the_table_can_be_given_back(tmp_path: Path) -> None:
 def test_a_plan_never_begins_after_its_time(ends: list[int], last: int, to: int) -> None:
     timelines = Timelines(Path("/nowhere"), lambda _: None)
     backups = [full(end) for end in sorted(ends)]
-    some = Points(backups, timelines, Log({1: max(last, *ends)}))
+    some = Points(backups, timelines, Log({1: max(last, *ends)}), Gaps(Path("/nowhere")))
     possible = min(ends) <= to <= max(last, *ends)
     try:
         plan = some.plan(at(to), NOW)
@@ -163,3 +166,23 @@ def test_a_plan_never_begins_after_its_time(ends: list[int], last: int, to: int)
 def test_positions_are_numbers() -> None:
     assert lsn("16/B374D848") == 0x16B374D848
     assert lsn("0/0") == 0
+
+
+def test_no_way_leads_over_a_hole_of_the_log(tmp_path: Path) -> None:
+    some = points(tmp_path, [full(10), full(60)], {1: 100})
+    Gaps(tmp_path).note(at(30), at(50))
+    Gaps(tmp_path).note(at(90), at(95))
+    assert some.plan(at(30), NOW).backup.backup_id == "b10"
+    for minutes in (30.01, 40, 59.9, 90.1, 99):
+        with pytest.raises(NotPossible, match="has a hole"):
+            some.plan(at(minutes), NOW)
+    assert some.plan(at(60), NOW).backup.backup_id == "b60"
+    assert some.plan(at(90), NOW).backup.backup_id == "b60"
+    assert "but for what lies after 2026-11-29T00:30" in some.table()
+
+
+def test_a_full_backup_that_began_before_the_log_came_back_is_none(tmp_path: Path) -> None:
+    some = points(tmp_path, [full(50.5)], {1: 100})
+    Gaps(tmp_path).note(at(30), at(50))
+    with pytest.raises(NotPossible, match="has a hole"):
+        some.plan(at(60), NOW)

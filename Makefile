@@ -81,7 +81,7 @@ backups: $(RUN_STAMP) ## To which times the Swarm's database can be restored
 
 .PHONY: fetch-backups
 fetch-backups: $(RUN_STAMP) ## Copy backups back from their second place, onto a new data node
-	@$(DEPLOY) fetch-backups --stack $(STACK) $(SIMULATED) $(NAMED)
+	@$(DEPLOY) backups --fetch --stack $(STACK) $(SIMULATED) $(NAMED)
 
 .PHONY: restore
 restore: $(RUN_STAMP) ## Bring the Swarm's database back: TO=2026-11-29T22:15:00Z

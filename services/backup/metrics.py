@@ -1,9 +1,13 @@
 """How the backups stand, for Prometheus."""
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from backup.status import Status
 
@@ -16,44 +20,41 @@ _TIMES: Final = {
 }
 
 
-def exposed(status: Status | None) -> str:
-    """The metrics in Prometheus' text format; what has never been has no sample."""
-    if status is None:
-        return ""
-    lines = []
-    for field, (name, meaning) in _TIMES.items():
-        at = getattr(status, field)
-        if at is not None:
-            full = f"mt5_backup_{name}_timestamp_seconds"
-            lines += [f"# HELP {full} When {meaning}", f"# TYPE {full} gauge"]
-            lines.append(f"{full} {at.timestamp():.3f}")
-    name = "mt5_backup_receiving"
-    lines += [f"# HELP {name} 1 while the write-ahead log is being received"]
-    lines += [f"# TYPE {name} gauge", f"{name} {int(status.receiving)}"]
-    return "\n".join(lines) + "\n"
+class Standing(Collector):
+    """What the scheduler wrote down last; what has never been has no sample.
+
+    Args:
+        status_file: Where it writes.
+    """
+
+    def __init__(self, status_file: Path) -> None:
+        self._file = status_file
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Read it anew for each scrape."""
+        status = Status.read(self._file)
+        if status is None:
+            return
+        for field, (name, meaning) in _TIMES.items():
+            at = getattr(status, field)
+            if at is not None:
+                full = f"mt5_backup_{name}_timestamp_seconds"
+                yield GaugeMetricFamily(full, f"When {meaning}", value=at.timestamp())
+        yield GaugeMetricFamily(
+            "mt5_backup_receiving",
+            "1 while the write-ahead log is being received",
+            value=float(status.receiving),
+        )
 
 
-def serve_metrics(status_file: Path, port: int = PORT) -> ThreadingHTTPServer:
-    """Answer `/metrics` on every address, from a thread of its own.
+def serve_metrics(status_file: Path, port: int = PORT) -> WSGIServer:
+    """Answer Prometheus on every address, from a thread of its own.
 
     Args:
         status_file: What the scheduler writes.
         port: 0 for a free one.
     """
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == "/metrics"
-            body = exposed(Status.read(status_file)).encode() if found else b""
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Scrapes are nothing to log."""
-
-    server = ThreadingHTTPServer(("", port), Handler)
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    registry = CollectorRegistry()
+    registry.register(Standing(status_file))
+    server, _ = start_http_server(port, registry=registry)
     return server

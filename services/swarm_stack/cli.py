@@ -271,26 +271,18 @@ def backups(
     sim: Simulated = False,
     domain: Domain = None,
     settings: Settings = DEPLOYMENT_FILE,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="First copy them back from their second place.")
+    ] = False,
 ) -> None:
     """Show to which times the database can be restored."""
     with _told():
         deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
-        _say(_restorer(stack, deployment, sim=sim).backups())
-
-
-@app.command()
-def fetch_backups(
-    stack: Stack = "mt5",
-    sim: Simulated = False,
-    domain: Domain = None,
-    settings: Settings = DEPLOYMENT_FILE,
-) -> None:
-    """Copy the backups back from their second place, before anything runs on a new data node."""
-    with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
-        _deployer(stack, deployment, sim=sim).build()
-        _restorer(stack, deployment, sim=sim).fetch()
-        _say("the backups are here: make backups, make restore TO=..., make deploy")
+        restorer = _restorer(stack, deployment, sim=sim)
+        if fetch:
+            _deployer(stack, deployment, sim=sim).build()
+            restorer.fetch()
+        _say(restorer.backups())
 
 
 @app.command()

@@ -30,10 +30,18 @@ class BackupS3(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     bucket: str
-    resolver: ipaddress.IPv4Address
+    resolver: str
     prefix: str = ""
     endpoint_url: str = ""
     region: str = "us-east-1"
+
+    def __post_init__(self) -> None:
+        """Refuse a resolver that has itself to be looked up.
+
+        Raises:
+            ValueError: It is no IPv4 address.
+        """
+        ipaddress.IPv4Address(self.resolver)
 
 
 class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -126,12 +134,6 @@ def read_deployment(
             f' or domain = "…" in {path} (deployment.example.toml has all settings)'
         )
     try:
-        return msgspec.convert(given, Deployment, dec_hook=_address)
+        return msgspec.convert(given, Deployment)
     except msgspec.ValidationError as invalid:
         raise DeploymentInvalid(f"{path}: {invalid}") from None
-
-
-def _address(kind: type, value: object) -> object:
-    if kind is not ipaddress.IPv4Address:
-        raise NotImplementedError(kind)
-    return ipaddress.IPv4Address(value)  # a ValueError of it is msgspec's as well

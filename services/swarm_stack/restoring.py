@@ -7,7 +7,7 @@ from swarm_stack import images
 from swarm_stack.convergence import wait_converged
 from swarm_stack.engine import Engine
 from swarm_stack.jobs import Job, run_job, under_way
-from swarm_stack.observed import services_of
+from swarm_stack.observed import Service, services_of
 from swarm_stack.scaling import PATIENCE_S, set_counts, wait_settled
 from swarm_stack.stack import STORES, Plan, migrate, patience_s, require_data_node
 from swarm_stack.swarm_secrets import SwarmSecrets
@@ -83,8 +83,8 @@ class Restorer:
         """
         ring = self._key_ring()
         names = SwarmSecrets(self._engine, self._plan.stack).names()
-        runs = bool(services_of(self._engine, self._plan.stack))
-        counts = self._counts() if runs else {}
+        runs = services_of(self._engine, self._plan.stack)
+        counts = self._counts(runs) if runs else {}
         self._report(f"checking whether {to} can be restored")
         if runs:
             images.build(self._engine, [images.OPS], self._plan.registry, self._report)
@@ -133,9 +133,8 @@ class Restorer:
             )
         return {"key_ring": f"{self._plan.stack}_key_ring_v{version}"}
 
-    def _counts(self) -> dict[str, int]:
+    def _counts(self, services: Mapping[str, Service]) -> dict[str, int]:
         """How many of each there are to be afterwards; a restore that was cut off left none."""
-        services, sizes = services_of(self._engine, self._plan.stack), self._plan.sizes
         names = (*WRITERS, *STORES, *FOLLOWERS)
         missing = [name for name in names if name not in services]
         if missing:
@@ -145,7 +144,7 @@ class Restorer:
             runs = services[name].image.partition("@")[0] if name in names else None
             if runs not in {None, self._plan.image(image)}:
                 raise RestoreRefused(f"{name} runs from another tree than this one: make deploy")
-        least = {pool: sizes.pools.of(pool).min for pool in POOLS}
+        least = {pool: self._plan.sizes.pools.of(pool).min for pool in POOLS}
         return {name: services[name].desired or least.get(name, 1) for name in names}
 
     def _job(
@@ -163,7 +162,7 @@ class Restorer:
             },
             on_data_node=True,
             env=s3_environment(s3),
-            dns=str(s3.resolver) if s3 else NO_RESOLVER,
+            dns=s3.resolver if s3 else NO_RESOLVER,
         )
 
     def _emptying(self) -> Job:

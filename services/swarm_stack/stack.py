@@ -240,8 +240,8 @@ class Deployer:
         """What stands now, once it does."""
         if not back.services:
             return "nothing was updated that could be rolled back; it stands as it is"
-        before = services_of(self._engine, self._plan.stack)
-        used = {file: name for one in before.values() for file, name in one.secrets.items()}
+        services = services_of(self._engine, self._plan.stack).values()
+        used = {file: name for one in services for file, name in one.secrets.items()}
         try:
             # What services log in with again is what the database must take.
             migrate(self._engine, self._plan, self._secrets.names() | used, self._report)

@@ -99,7 +99,7 @@ def variables(
         "CONSOLE_USER": str(deployment.console_user),
         "VNC": "1" if deployment.vnc else "",
         "BACKUP_HOUR": str(deployment.backup_hour),
-        "BACKUP_DNS": str(s3.resolver) if s3 else NO_RESOLVER,
+        "BACKUP_DNS": s3.resolver if s3 else NO_RESOLVER,
         **s3_environment(s3),
         "OWN_STREAM_TERMINALS": json.dumps(own),
         "TERMINALS_API": str(sizes.terminals.api),

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from tests.swarm.docker_cli import Docker, DockerFailed
 
-MIRROR = "http://deb.debian.org/debian"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # A mirror's copy of a suite in development may be older than it says it may be.
 APT_CONF = "etc/apt/apt.conf.d/90mt5-swarm-test"
@@ -164,6 +163,16 @@ def _label(docker: Docker, image: str) -> str | None:
     return str((found or {}).get(LABEL, ""))
 
 
+def _mirror() -> str:
+    """Where this machine has its Debian from."""
+    command = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+    found = [uri for uri in listed if "security" not in uri]
+    if not found:
+        raise DockerFailed("apt-get knows no mirror of Debian on this machine")
+    return found[0]
+
+
 def _ensure_suite(docker: Docker, suite: str) -> None:
     image = suite_image(suite)
     if _label(docker, image) is not None:
@@ -174,7 +183,7 @@ def _ensure_suite(docker: Docker, suite: str) -> None:
         # A suite that this debootstrap does not know yet is made as the newest it knows.
         script = [] if Path(f"/usr/share/debootstrap/scripts/{suite}").exists() else ["sid"]
         done = subprocess.run(
-            [*command, suite, str(root), MIRROR, *script], capture_output=True, check=False
+            [*command, suite, str(root), _mirror(), *script], capture_output=True, check=False
         )
         if done.returncode:
             raise DockerFailed(f"debootstrap {suite}: {done.stdout.decode()[-2000:]}")

@@ -134,6 +134,10 @@ class Site:
     def says(self) -> str:
         return self.made.docker("exec", self.backup, *HEALTH, check=False)
 
+    def scraped(self) -> str:
+        place = f"http://{self.made.address(self.backup)}:9188/metrics"
+        return httpx.get(place, trust_env=False).text
+
     def well(self) -> None:
         """Wait until nothing is missed, and the check agrees."""
         until("all is well", lambda: self.says() == "all is well")
@@ -290,10 +294,12 @@ def test_the_health_check_says_what_fails(site: Site) -> None:
     site.made.docker("unpause", f"{site.made.name}-redis")
     site.made.docker("stop", site.postgres)
     until("Postgres is missed", lambda: "is not being received" in site.says())
+    assert "mt5_backup_receiving 0.0" in site.scraped()
     site.made.docker("start", site.postgres)
     # What another start would not mend makes nobody start it anew.
     assert site.made.state(site.backup)["Health"]["Status"] == "healthy"
     site.well()
+    assert "mt5_backup_receiving 1.0" in site.scraped()
 
 
 def test_passwords_are_in_no_log_and_no_command(site: Site) -> None:

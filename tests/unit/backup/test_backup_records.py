@@ -235,16 +235,16 @@ def test_another_start_is_for_a_scheduler_that_has_died_and_for_nothing_else() -
 
 def test_prometheus_is_told_of_what_there_has_been(tmp_path: Path) -> None:
     file = tmp_path / "status.json"
-    with serve_metrics(file, port=0) as server:
-        place = f"http://127.0.0.1:{server.server_port}"
-        assert httpx.get(f"{place}/metrics", trust_env=False).text == ""
-        Status(NOON, receiving=True, full=after(hours=-1), snapshot=None, copied=None).write(file)
-        lines = httpx.get(f"{place}/metrics", trust_env=False).text.splitlines()
-        assert httpx.get(place, trust_env=False).status_code == 404
-        server.shutdown()
+    server = serve_metrics(file, port=0)
+    place = f"http://127.0.0.1:{server.server_port}/metrics"
+    assert httpx.get(place, trust_env=False).text == ""
+    Status(NOON, receiving=True, full=after(hours=-1), snapshot=None, copied=None).write(file)
+    lines = httpx.get(place, trust_env=False).text.splitlines()
+    server.shutdown()
+    server.server_close()
     samples = dict(line.split() for line in lines if not line.startswith("#"))
-    assert samples == {
-        "mt5_backup_last_look_timestamp_seconds": f"{NOON.timestamp():.3f}",
-        "mt5_backup_last_full_timestamp_seconds": f"{after(hours=-1).timestamp():.3f}",
-        "mt5_backup_receiving": "1",
+    assert {name: float(value) for name, value in samples.items()} == {
+        "mt5_backup_last_look_timestamp_seconds": NOON.timestamp(),
+        "mt5_backup_last_full_timestamp_seconds": after(hours=-1).timestamp(),
+        "mt5_backup_receiving": 1.0,
     }

@@ -1,5 +1,3 @@
-from ipaddress import IPv4Address
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +43,7 @@ def test_what_is_left_out_once_comes_back_when_it_is_not_left_out_again() -> Non
 def test_backups_know_names_outside_where_they_have_a_second_place_and_only_there() -> None:
     without = variables("mt5", Deployment(domain="x"), SIZES, {})
     assert (without["BACKUP_DNS"], without["S3_BUCKET"]) == (NO_RESOLVER, "")
-    place = BackupS3(bucket="b", resolver=IPv4Address("9.9.9.9"), endpoint_url="https://s3.test")
+    place = BackupS3(bucket="b", resolver="9.9.9.9", endpoint_url="https://s3.test")
     having = variables("mt5", Deployment(domain="x", backup_s3=place), SIZES, {})
     assert (having["BACKUP_DNS"], having["S3_BUCKET"]) == ("9.9.9.9", "b")
     assert having["S3_ENDPOINT_URL"] == "https://s3.test"

@@ -11,8 +11,18 @@ STEP_S = 0.02
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], otherwise: str, patience_s: float = PATIENCE_S) -> T:
+def wait_for(
+    condition: Callable[[], T],
+    otherwise: str | Callable[[], str],
+    patience_s: float = PATIENCE_S,
+) -> T:
     """What the condition gives, once that is true.
+
+    Args:
+        condition: Asked again and again.
+        otherwise: What is wrong if it stays false; a function is called only then, so that it
+            tells how things stand at the end and not at the beginning.
+        patience_s: Bound in seconds.
 
     Raises:
         AssertionError: It does not become true; says `otherwise`.
@@ -20,6 +30,7 @@ def wait_for(condition: Callable[[], T], otherwise: str, patience_s: float = PAT
     deadline = time.monotonic() + patience_s
     while not (result := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{otherwise} after {patience_s:.0f} s")
+            said = otherwise if isinstance(otherwise, str) else otherwise()
+            raise AssertionError(f"{said} after {patience_s:.0f} s")
         time.sleep(STEP_S)
     return result

@@ -185,7 +185,7 @@ def test_it_stays_with_its_account_whatever_happens_to_replicas(
             "replicas": [replica.ws_url for replica in cluster.ws_replicas.values()],
         }
         with following(program, tmp_path / "client.log", orders) as client:
-            wait_for(lambda: client.live, f"not live, but {client.told[-3:]}")
+            wait_for(lambda: client.live, lambda: f"not live, but {client.told[-3:]}")
             first = open_position(cluster, account)
             wait_for(lambda: first in client.of("opened"), "the position was not told")
 

@@ -113,7 +113,7 @@ class OwnEngine:
                 raise AssertionError(f"dockerd ended with {process.returncode}\n{self._said()}")
             return condition()
 
-        wait_for(answered, f"{otherwise}\n{self._said()}")
+        wait_for(answered, lambda: f"{otherwise}\n{self._said()}")
 
     def _said(self) -> str:
         log = self._directory / "dockerd.log"

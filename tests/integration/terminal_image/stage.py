@@ -172,7 +172,7 @@ class Stage:
 
     def running(self) -> None:
         """Wait until every terminal runs."""
-        wait_for(self._run, f"the terminals run: {self.output}")
+        wait_for(self._run, lambda: f"the terminals run: {self.output}")
 
     def _run(self) -> bool:
         assert self.process is not None

@@ -88,7 +88,7 @@ class Nginx(Container):
         Raises:
             AssertionError: It has ended; says what it wrote.
         """
-        wait_for(self._answers, f"{self.name} does not answer: {self.logs()}")
+        wait_for(self._answers, lambda: f"{self.name} does not answer: {self.logs()}")
         self.https = self.port(8443)
         return self
 

@@ -55,6 +55,10 @@ secrets: $(RUN_STAMP) ## Make the swarm's secrets, and an encrypted copy of them
 open-copy: $(RUN_STAMP) ## Print a secret of an encrypted copy: FILE=... NAME=key_ring
 	@$(DEPLOY) open-copy $(FILE) $(NAME)
 
+.PHONY: rewrap-keys
+rewrap-keys: $(RUN_STAMP) ## Put the Swarm's stored passwords under the active key of its key ring
+	@$(DEPLOY) rewrap-keys --stack $(STACK) $(SIMULATED) $(NAMED) $(ARGS)
+
 .PHONY: certs
 certs: $(RUN_STAMP) ## Give nginx a certificate: CERT=fullchain.pem KEY=privkey.pem, or one made here
 	@$(DEPLOY) certs --stack $(STACK) $(SIMULATED) $(NAMED) $(if $(CERT),--chain $(CERT)) $(if $(KEY),--key $(KEY)) $(ARGS)

@@ -1,6 +1,7 @@
 """The operator's commands."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -10,9 +11,11 @@ from rich.console import Console
 from mt5kit.errors import Mt5SwarmError
 from mt5kit.networks import Networks
 from mt5kit.state.postgres import AuditStore, Database, KeyStore
+from mt5kit.vault import KeyRing
 from ops.logins import OWNER, Login, UrlRefused, login, reached, renew
 from ops.migrating import MigrationFailed, upgrade
 from ops.rewrapping import Rewrapped
+from ops.ring_check import RingLacksKeys, require_keys
 from ops.ring_file import RingFile, RingFileBusy, RingFileFixed
 from ops.rotation import Request, Rotated, Rotation, RotationRefused, free_id
 from ops.settings import Furnished, MigrateSettings, NotFurnished, furnished, ring_path
@@ -28,16 +31,18 @@ FAILURES: Final = (
     NotFurnished,
     RingFileBusy,
     RingFileFixed,
+    RingLacksKeys,
     RotationRefused,
     UrlRefused,
 )
 
-# Each setting's role; the owner first, since it gives the others their passwords.
+# Each setting's role; the owner first, since it gives the others their passwords, and then the one
+# that no service is, as which the key ring is checked.
 ROLES: Final = {
     "owner_database_url": OWNER,
+    "keys_database_url": "mt5_keys",
     "database_url": "mt5_app",
     "worker_database_url": "mt5_worker",
-    "keys_database_url": "mt5_keys",
 }
 
 KeyRingOption = Annotated[
@@ -92,15 +97,47 @@ def add_key(
     key_id: Annotated[str | None, typer.Option(help="The date if none is given.")] = None,
 ) -> None:
     """Put a new key in the ring without using it yet: for rings that services get by deployment."""
+
+    def added(ring: KeyRing) -> KeyRing:
+        return ring.with_key(key_id or free_id(set(ring.ids)), active=False)
+
+    _change_ring(key_ring, data_dir, added)
+
+
+@app.command()
+def activate_key(
+    key_id: Annotated[str, typer.Argument(help="A key that every service has by now.")],
+    key_ring: KeyRingOption = None,
+    data_dir: DataDir = Path(".local"),
+) -> None:
+    """Have services wrap under a key of the ring, once they are given the ring as it is then."""
+    _change_ring(key_ring, data_dir, lambda ring: ring.activating(key_id))
+
+
+@app.command()
+def remove_key(
+    key_id: Annotated[str, typer.Argument(help="A key under which nothing is stored any more.")],
+    key_ring: KeyRingOption = None,
+    data_dir: DataDir = Path(".local"),
+) -> None:
+    """Take a key out of a ring that services get by deployment, which checks that nothing needs it.
+
+    Beside services that read the ring's file it is `rotate-keys --remove-key`.
+    """
+    _change_ring(key_ring, data_dir, lambda ring: ring.without_key(key_id))
+
+
+def _change_ring(
+    key_ring: Path | None, data_dir: Path, change: Callable[[KeyRing], KeyRing]
+) -> None:
     try:
         path = ring_path(key_ring, data_dir)
         with RingFile.held(path) as file:
-            ring = file.read()
-            added = key_id or free_id(set(ring.ids))
-            file.replace(ring.with_key(added, active=False))
+            ring = change(file.read())
+            file.replace(ring)
     except FAILURES as failure:
         _fail(failure)
-    out.print(f"key {added} is in {path}; {ring.active} stays active")
+    out.print(f"{path} has the keys {', '.join(ring.ids)}; {ring.active} is active", markup=False)
 
 
 @app.command()
@@ -112,27 +149,48 @@ def migrate(
     """Bring the schema up to date, and the roles' passwords to those in their URLs.
 
     Reads OWNER_DATABASE_URL_FILE (role mt5_owner), DATABASE_URL_FILE (mt5_app),
-    WORKER_DATABASE_URL_FILE (mt5_worker) and KEYS_DATABASE_URL_FILE (mt5_keys).
+    WORKER_DATABASE_URL_FILE (mt5_worker) and KEYS_DATABASE_URL_FILE (mt5_keys). With
+    KEY_RING_FILE it leaves services' passwords alone and ends with 1 where stored passwords are
+    under keys that this ring lacks.
     """
     try:
         settings = MigrateSettings.from_environment()
-        owner, *others = (
+        owner, keys, *services = (
             login(setting.upper(), getattr(settings, setting).get_secret_value(), role)
             for setting, role in ROLES.items()
         )
-        asyncio.run(_migrate(owner, others, wait))
+        ring = None if settings.key_ring_file is None else KeyRing.load(settings.key_ring_file)
+        asyncio.run(_migrate(owner, keys, services, ring, wait))
     except FAILURES as failure:
         _fail(failure)
 
 
-async def _migrate(owner: Login, others: list[Login], wait_s: float) -> None:
+async def _migrate(
+    owner: Login, keys: Login, services: list[Login], ring: KeyRing | None, wait_s: float
+) -> None:
     database = await _open(owner.dsn.reveal(), "migrate")
     try:
         await reached(database, wait_s)
         await upgrade(owner.dsn.reveal(), _say)
-        for one in others:
-            changed = await renew(database, one)
-            _say(f"{one.role}: {'password set' if changed else 'password as it was'}")
+        await _renew(database, keys)
+        if ring is not None:
+            await _check_ring(keys, ring)
+        for one in services:
+            await _renew(database, one)
+    finally:
+        await database.aclose()
+
+
+async def _renew(database: Database, one: Login) -> None:
+    changed = await renew(database, one)
+    _say(f"{one.role}: {'password set' if changed else 'password as it was'}")
+
+
+async def _check_ring(keys: Login, ring: KeyRing) -> None:
+    # The owner sees no account: their policies bind it too.
+    database = await _open(keys.dsn.reveal(), "migrate")
+    try:
+        await require_keys(KeyStore(database), ring)
     finally:
         await database.aclose()
 

@@ -33,8 +33,12 @@ class OpsSettings(ServiceSettings):
 
 
 class MigrateSettings(ServiceSettings):
-    """The database as its owner, and as each role that gets its password from its URL."""
+    """The database as its owner, and as each role that gets its password from its URL.
 
+    `key_ring_file` is the ring that services will have, if it is to be checked.
+    """
+
+    key_ring_file: Path | None = None
     owner_database_url: SecretStr
     database_url: SecretStr
     worker_database_url: SecretStr

@@ -23,6 +23,7 @@ from swarm_stack.offline_copy import CopyUnreadable, read_copy, write_copy
 from swarm_stack.removal import remove_stack
 from swarm_stack.resources import sizes_page
 from swarm_stack.restoring import Restorer, RestoreRefused
+from swarm_stack.rewrapping import RewrapRefused, rewrap
 from swarm_stack.secret_groups import ALL, made
 from swarm_stack.sizes import Sizes
 from swarm_stack.stack import (
@@ -51,6 +52,7 @@ FAILURES: Final = (
     NotConverged,
     OSError,
     RestoreRefused,
+    RewrapRefused,
     SecretsMissing,
     ValueError,
     scaling.ScaleLate,
@@ -122,7 +124,8 @@ def build(
 ) -> None:
     """Build the images, and publish them where deployment.toml names a registry."""
     with _told():
-        _deployer(stack, read_deployment(settings, domain=domain, simulated=sim), sim=sim).build()
+        deployment = read_deployment(settings, domain=domain, simulated=sim)
+        Deployer(_engine(), _plan(stack, deployment, sim=sim), _say).build()
 
 
 @app.command()
@@ -233,6 +236,21 @@ def open_copy(
 
 
 @app.command()
+def rewrap_keys(
+    stack: Stack = "mt5",
+    sim: Simulated = False,
+    domain: Domain = None,
+    settings: Settings = DEPLOYMENT_FILE,
+    actor: Annotated[str, typer.Option(help="Who does it, for the audit log.")] = "operator",
+) -> None:
+    """Put every stored password under the active key of the key ring that the pools have."""
+    with _told():
+        deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
+        rewrap(_engine(), _plan(stack, deployment, sim=sim), actor, _say)
+        _say("no stored password is under another key")
+
+
+@app.command()
 def certs(  # noqa: PLR0913, PLR0917 - options of a command
     stack: Stack = "mt5",
     sim: Simulated = False,
@@ -247,7 +265,7 @@ def certs(  # noqa: PLR0913, PLR0917 - options of a command
     """Give nginx a certificate: yours, or one made here, which only a trial is content with."""
     with _told():
         deployment = read_deployment(settings, domain=domain, simulated=sim, named=chain is None)
-        deployer = _deployer(stack, deployment, sim=sim)
+        deployer = Deployer(_engine(), _plan(stack, deployment, sim=sim), _say)
         if (chain is None) != (key is None):
             _fail("a certificate and its key come together: CERT=fullchain.pem KEY=privkey.pem")
         if chain is not None and key is not None:
@@ -278,9 +296,9 @@ def backups(
     """Show to which times the database can be restored."""
     with _told():
         deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
-        restorer = _restorer(stack, deployment, sim=sim)
+        restorer = Restorer(_engine(), _plan(stack, deployment, sim=sim), _say)
         if fetch:
-            _deployer(stack, deployment, sim=sim).build()
+            Deployer(_engine(), _plan(stack, deployment, sim=sim), _say).build()
             restorer.fetch()
         _say(restorer.backups())
 
@@ -296,7 +314,7 @@ def restore(
     """Bring the database back to a time. Nothing answers meanwhile; Redis begins empty."""
     with _told():
         deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
-        _restorer(stack, deployment, sim=sim).restore(to)
+        Restorer(_engine(), _plan(stack, deployment, sim=sim), _say).restore(to)
         _say(f"the database of {stack} is that of {to}")
 
 
@@ -333,14 +351,8 @@ def undeploy(
             _say(f"the data stays in volumes {stack}_*; make undeploy ARGS=--data removes it")
 
 
-def _deployer(stack: str, deployment: Deployment, *, sim: bool) -> Deployer:
-    plan = Plan(stack=stack, deployment=deployment, sizes=Sizes.read(), simulated=sim)
-    return Deployer(_engine(), plan, _say)
-
-
-def _restorer(stack: str, deployment: Deployment, *, sim: bool) -> Restorer:
-    plan = Plan(stack=stack, deployment=deployment, sizes=Sizes.read(), simulated=sim)
-    return Restorer(_engine(), plan, _say)
+def _plan(stack: str, deployment: Deployment, *, sim: bool) -> Plan:
+    return Plan(stack=stack, deployment=deployment, sizes=Sizes.read(), simulated=sim)
 
 
 def _engine() -> Engine:

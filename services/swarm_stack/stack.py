@@ -216,10 +216,10 @@ class Deployer:
 
     def _migrate(self, names: dict[str, str]) -> None:
         try:
-            migrate(self._engine, self._plan, names, self._report)
+            migrate(self._engine, self._plan, names, self._report, check_ring=True)
         except JobFailed as failed:
             raise DeployFailed(
-                f"the schema was not migrated, and no service was changed:\n{failed}"
+                f"what comes before the services failed, and none was changed:\n{failed}"
             ) from None
 
     def _converge(
@@ -302,7 +302,14 @@ def require_data_node(engine: Engine) -> None:
     engine.run("node", "update", "--label-add", f"{DATA_LABEL}=yes", nodes[0])
 
 
-def migrate(engine: Engine, plan: Plan, names: Mapping[str, str], report: Report) -> None:
+def migrate(
+    engine: Engine,
+    plan: Plan,
+    names: Mapping[str, str],
+    report: Report,
+    *,
+    check_ring: bool = False,
+) -> None:
     """Bring the schema, and the passwords of the services' roles, to this tree.
 
     Args:
@@ -310,19 +317,23 @@ def migrate(engine: Engine, plan: Plan, names: Mapping[str, str], report: Report
         plan: Of the stack, whose PostgreSQL runs.
         names: Full name of each secret's newest version.
         report: Told what was done.
+        check_ring: Fail where the key ring lacks keys that stored passwords are under.
 
     Raises:
-        JobFailed: The schema is as it was; says why.
+        JobFailed: Migrations that failed left nothing behind, and services' roles have the
+            passwords of before; says why.
     """
-    urls = ("owner_database_url", "database_url", "worker_database_url", "keys_database_url")
+    files = ["owner_database_url", "database_url", "worker_database_url", "keys_database_url"]
+    if check_ring:
+        files.append("key_ring")
     names = {**names, **owner_that_runs(engine, plan.stack)}
     job = Job(
         name=f"{plan.stack}_migrate",
         image=plan.image(images.OPS),
         arguments=("migrate",),
-        env={f"{name.upper()}_FILE": f"/run/secrets/{name}" for name in urls},
+        env={f"{name.upper()}_FILE": f"/run/secrets/{name}" for name in files},
         networks=(f"{plan.stack}_services",),
-        secrets={name: names[name] for name in urls},
+        secrets={name: names[name] for name in files},
     )
     for line in run_job(engine, job, MIGRATION_S).splitlines():
         report(f"  {line}")

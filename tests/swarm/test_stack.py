@@ -24,6 +24,8 @@ from tests.swarm.searching import needles, search
 from tests.swarm.traffic import Notes, Traffic, Writer
 from tests.waiting import wait_for
 
+from mt5kit.key_ring import KeyRing
+
 pytestmark = pytest.mark.timeout(600)
 
 STREAMED = 10
@@ -215,6 +217,22 @@ def test_deploying_again_changes_nothing_and_keeps_counts(
     assert len(stack.containers("mt5-api")) == 3
     assert "exactly one replica" in stack.make("scale", "SERVICE=redis", "N=2", fails=True)
     assert "request" in stack.make("logs", "SERVICE=api-pool")
+
+
+def test_a_key_ring_that_would_lock_accounts_out_is_not_deployed(stack: Deployed) -> None:
+    assert "0 rows moved to it" in stack.make("rewrap-keys")
+    before = {service: set(stack.containers(service)) for service in SERVICES}
+    wrong = stack.directory / "wrong"
+    wrong.mkdir()
+    (wrong / "key_ring").write_bytes(KeyRing.generate("another").dump())
+    copy = stack.directory / "wrong.enc"
+    stack.make("secrets", f"FROM={wrong}", arguments=f"--copy {copy}")
+    assert "does not have the newest key ring" in stack.make("rewrap-keys", fails=True)
+    said = stack.deploy(fails=True)
+    assert "keys that the key ring lacks" in said
+    assert "none was changed" in said
+    stack.docker("secret", "rm", f"{STACK}_key_ring_v2")
+    assert {service: set(stack.containers(service)) for service in SERVICES} == before
 
 
 def test_the_database_is_restored_to_a_time_after_the_last_full_backup(

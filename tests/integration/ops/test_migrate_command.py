@@ -16,6 +16,7 @@ from local_stack.embedded import EmbeddedPostgres
 from mt5kit.secret import Secret
 from mt5kit.state.postgres import Database
 from mt5kit.state.postgres.roles import scram_verifier
+from mt5kit.vault import KeyRing
 from ops.migrating import head
 
 ROLES = {
@@ -58,8 +59,11 @@ class Deployment:
         self.urls[setting] = f"postgresql://{role}:{quote(password, safe='')}@{place}"
         (self.directory / setting).write_text(self.urls[setting] + "\n")
 
-    def run(self, *options: str, without: str | None = None) -> Result:
+    def run(self, *options: str, without: str | None = None, ring: bytes | None = None) -> Result:
         env = {f"{name}_FILE": str(self.directory / name) for name in ROLES if name != without}
+        if ring is not None:
+            (self.directory / "ring.json").write_bytes(ring)
+            env["KEY_RING_FILE"] = str(self.directory / "ring.json")
         return CliRunner().invoke(ops.cli.app, ["migrate", *options], env=env)
 
 
@@ -91,9 +95,9 @@ def test_the_first_run_makes_everything_and_the_second_nothing(deployment: Deplo
     assert first.exit_code == 0, first.output
     assert first.output.splitlines()[-4:] == [
         f"applied {head()}: Backups read which keys of the vault are in use.",
+        "mt5_keys: password set",
         "mt5_app: password set",
         "mt5_worker: password set",
-        "mt5_keys: password set",
     ]
     for setting, role in ROLES.items():
         assert asyncio.run(user_of(deployment.urls[setting])) == role
@@ -101,9 +105,9 @@ def test_the_first_run_makes_everything_and_the_second_nothing(deployment: Deplo
     assert second.exit_code == 0
     assert second.output.splitlines() == [
         f"the schema is at {head()}: nothing to apply",
+        "mt5_keys: password as it was",
         "mt5_app: password as it was",
         "mt5_worker: password as it was",
-        "mt5_keys: password as it was",
     ]
 
 
@@ -127,6 +131,33 @@ def test_a_password_that_changed_is_set_and_never_shown(deployment: Deployment) 
     log = deployment.server.log_file.read_text()
     assert "ALTER ROLE mt5_worker PASSWORD 'SCRAM-SHA-256$4096:" in log
     assert "second" not in log + done.output
+
+
+def test_a_ring_that_would_lock_accounts_out_changes_no_service(deployment: Deployment) -> None:
+    ring = KeyRing.generate("old")
+    first = deployment.run(ring=ring.dump())
+    assert first.exit_code == 0, first.output
+    asyncio.run(
+        run_sql(
+            deployment.server.dsn("mt5"),
+            "INSERT INTO accounts (account_id, user_id, login, server, encrypted_password,"
+            " wrapped_key, encryption_key_id) SELECT 'a', gen_random_uuid(), 1, 'Demo', b, b, 'old'"
+            " FROM (SELECT repeat('s', 60)::bytea) AS sealed (b)",
+        )
+    )
+    deployment.give("DATABASE_URL", "mt5_app", "second of mt5_app")
+    refused = deployment.run(ring=KeyRing.generate("another").dump())
+    assert refused.exit_code == 1
+    assert "lacks: 1 under 'old'" in refused.output
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        asyncio.run(user_of(deployment.urls["DATABASE_URL"]))
+    more = deployment.run(ring=ring.with_key("new", active=True).dump())
+    assert "mt5_app: password set" in more.output.splitlines()
+
+
+def test_a_ring_that_is_none_is_an_error(deployment: Deployment) -> None:
+    done = deployment.run(ring=b'{"active": "x", "keys": {}}')
+    assert (done.exit_code, "is not among the keys" in done.output) == (1, True)
 
 
 @pytest.mark.parametrize("setting", ROLES)

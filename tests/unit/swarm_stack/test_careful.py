@@ -6,10 +6,14 @@ from typing import Any, cast
 
 import pytest
 
+from swarm_stack.deployment import FILE, read_deployment
 from swarm_stack.engine import Engine
 from swarm_stack.jobs import Job, JobFailed, run_job
 from swarm_stack.removal import volumes_of
-from swarm_stack.stack import DeployRefused, owner_that_runs, require_data_node
+from swarm_stack.rewrapping import RewrapRefused, rewrap
+from swarm_stack.secret_groups import ALL
+from swarm_stack.sizes import Sizes
+from swarm_stack.stack import DeployRefused, Plan, owner_that_runs, require_data_node
 from swarm_stack.swarm_secrets import SwarmSecrets
 
 FILES = (Path("docker-stack.yml"), Path("docker-stack.sim.yml"))
@@ -123,3 +127,38 @@ def test_the_schema_is_migrated_with_the_password_that_the_running_database_has(
         "owner_database_url": "mt5_owner_database_url_v3"
     }
     assert owner_that_runs(Told({}).engine, "mt5") == {}
+
+
+@pytest.mark.parametrize(
+    ("rings", "complaint"),
+    [
+        ({"api-pool": 2, "websocket-pool": 1}, "websocket-pool does not have the newest key ring"),
+        ({"api-pool": 2}, "websocket-pool does not run"),
+    ],
+)
+def test_nothing_is_wrapped_under_a_key_that_a_pool_lacks(
+    rings: Mapping[str, int], complaint: str
+) -> None:
+    def pool(name: str, version: int) -> dict[str, Any]:
+        given = {"File": {"Name": "key_ring"}, "SecretName": f"mt5_key_ring_v{version}"}
+        container = {"Image": "mt5-pools:1", "Secrets": [given]}
+        spec = {
+            "Name": f"mt5_{name}",
+            "Mode": {"Replicated": {"Replicas": 0}},
+            "TaskTemplate": {"ContainerSpec": container},
+        }
+        return {"ID": name, "Spec": spec}
+
+    told = Told(
+        {
+            "secret": named(*(f"mt5_{name}_v1" for name in ALL), "mt5_key_ring_v2"),
+            "service": named(*rings),
+        },
+        {"service": [pool(name, version) for name, version in rings.items()], "task": []},
+    )
+    plan = Plan(
+        "mt5", read_deployment(FILE, domain=None, simulated=True), Sizes.read(), simulated=True
+    )
+    with pytest.raises(RewrapRefused, match=complaint):
+        rewrap(told.engine, plan, "operator", print)
+    assert all(command[:2] == ("service", "ps") for command in told.done)

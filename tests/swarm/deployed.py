@@ -180,7 +180,7 @@ class Deployed:
         """Until exactly so many replicas of a service are healthy, and no other runs."""
         wait_for(
             lambda: len(self.healthy(service)) == len(self.containers(service)) == count,
-            f"{service} does not have {count} healthy replicas: {self.containers(service)}",
+            lambda: f"{service} has not {count} healthy replicas: {self.containers(service)}",
             patience_s,
         )
 

@@ -66,6 +66,28 @@ watch_certificate() {
     done
 }
 
+await_resolvers() {
+    # nginx asks for the replicas as it starts. Where nobody answers it asks again seconds later, and
+    # until then each request would end in a 503.
+    until mt5-nginx-health resolvers 2>/dev/null; do
+        require_parts
+        sleep 0.05
+    done
+}
+
+require_parts() {
+    local part
+    for part in "${!parts[@]}"; do
+        if ! kill -0 "$part" 2>/dev/null; then
+            echo "mt5-nginx: ${parts[$part]} has ended, and so does all" >&2
+            [[ -z ${nginx:-} ]] && exit 1
+            kill -TERM "$nginx" 2>/dev/null || true
+            wait "$nginx" || true
+            exit 1
+        fi
+    done
+}
+
 serve() {
     nginx -e stderr -g 'daemon off;' 2>"$errors" &
     nginx=$!
@@ -100,6 +122,7 @@ fi
 filter_errors
 resolve
 know_nothing
+await_resolvers
 serve
 watch_certificate &
 parts[$!]="the watch of the certificate"
@@ -109,12 +132,5 @@ trap 'kill -HUP "$nginx"' HUP
 while true; do
     # A signal ends the wait as well.
     wait -n "${!parts[@]}" || true
-    for part in "${!parts[@]}"; do
-        if ! kill -0 "$part" 2>/dev/null; then
-            echo "mt5-nginx: ${parts[$part]} has ended, and so does all" >&2
-            kill -TERM "$nginx" 2>/dev/null || true
-            wait "$nginx" || true
-            exit 1
-        fi
-    done
+    require_parts
 done

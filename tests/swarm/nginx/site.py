@@ -210,6 +210,13 @@ class Site:
         self.docker("start", full)
         return Nginx(self.docker, full).ready()
 
+    def script(self, name: str, command: str) -> Path:
+        """A shell script for a container to mount."""
+        written = self._directory / f"{name}.sh"
+        written.write_text(f"#!/bin/bash\n{command}\n", encoding="utf-8")
+        written.chmod(0o755)
+        return written
+
     def address(self, container: Container, network: str) -> str:
         """Its address in one of the networks."""
         each = self.docker.json(

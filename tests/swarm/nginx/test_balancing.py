@@ -8,7 +8,7 @@ from http.client import HTTPSConnection
 from uuid import uuid4
 
 import pytest
-from tests.swarm.nginx.client import SECRET, connected, refused, request, trusting
+from tests.swarm.nginx.client import PATIENCE_S, SECRET, connected, refused, request, trusting
 from tests.swarm.nginx.conftest import REPLICAS
 from tests.swarm.nginx.site import Nginx, Site, StandIn
 from tests.waiting import wait_for
@@ -46,7 +46,11 @@ def placed(nginx: Nginx, ids: list[str] = IDS) -> dict[str, str]:
 
 def open_socket(nginx: Nginx, target: str) -> ClientConnection:
     host, port = nginx.https
-    return connect(f"wss://{host}:{port}{target}", ssl=trusting(), compression=None)
+    url = f"wss://{host}:{port}{target}"
+    try:
+        return connect(url, ssl=trusting(), compression=None, open_timeout=PATIENCE_S)
+    except TimeoutError as late:
+        raise AssertionError(f"no answer to {target}; {nginx.logs()[-4000:]}") from late
 
 
 def test_slots_come_and_go_and_each_moves_its_share(site: Site, wide: Nginx) -> None:

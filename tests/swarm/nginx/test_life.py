@@ -77,6 +77,16 @@ def test_what_is_for_neighbours_alone(site: Site, replicas: dict[str, StandIn]) 
         container.remove()
 
 
+def test_its_first_answer_knows_the_replicas_however_late_its_resolver_is(
+    site: Site, replicas: dict[str, StandIn]
+) -> None:
+    late = site.script("dnsmasq", 'sleep 1; exec /usr/sbin/dnsmasq "$@"')
+    nginx = site.nginx("late", "--volume", f"{late}:/usr/local/bin/dnsmasq:ro")
+    assert nginx.ask("/api/x").status == 200
+    assert "Connection refused" not in nginx.logs()
+    nginx.remove()
+
+
 def test_a_reload_drops_no_stream_and_no_request(mortal: Nginx) -> None:
     before = set(processes(mortal, "nginx: worker"))
     with open_socket(mortal, f"/ws/account/kept?ticket={SECRET}") as socket:

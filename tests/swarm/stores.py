@@ -73,6 +73,11 @@ class Stores:
         """What the role's secret holds."""
         return (self.secrets_dir / f"{role}_password").read_text()
 
+    @property
+    def redis_conf(self) -> Path:
+        """The file that Redis reads as it starts."""
+        return self.secrets_dir / "redis.conf"
+
     def volume(self, name: str) -> str:
         """A volume of ours; made if it is missing."""
         volume = f"{self.name}-{name}"
@@ -104,13 +109,13 @@ class Stores:
 
     def redis(self, volume: str = "redis") -> str:
         """Start Redis; its container's name."""
-        self.secret("redis.conf", (ROOT / "config/redis.conf").read_text())
+        self.secret(self.redis_conf.name, (ROOT / "config/redis.conf").read_text())
         return self.run(
             "redis",
             REDIS,
             *("--user", "999:999", "--entrypoint", "redis-server"),
             *("--volume", f"{self.volume(volume)}:/data"),
-            *("--volume", f"{self.secrets_dir / 'redis.conf'}:/usr/local/etc/redis/redis.conf:ro"),
+            *("--volume", f"{self.redis_conf}:/usr/local/etc/redis/redis.conf:ro"),
             *("--health-cmd", REDIS_HEALTH, "--health-interval", "1s"),
             command=("/usr/local/etc/redis/redis.conf",),
         )

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def wait_for(
-    condition: Callable[[], T],
+    condition: Callable[[], T | None],
     otherwise: str | Callable[[], str],
     patience_s: float = PATIENCE_S,
 ) -> T:

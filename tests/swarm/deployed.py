@@ -30,7 +30,7 @@ PROBE = """
 import asyncio, json, sys
 async def opens(host, port):
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(8):
             _, writer = await asyncio.open_connection(host, port)
         writer.close()
         return (host, port)
@@ -215,6 +215,7 @@ class Deployed:
             printed = wait_for(
                 lambda: self.docker("service", "logs", "--raw", name, check=False),
                 f"the probe in {network} says nothing",
+                120.0,
             )
         finally:
             self.docker("service", "rm", name)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import asyncpg
+from redis import Redis
 from tests.swarm.docker_cli import Docker
 
 from mt5kit.secret import Secret
@@ -161,6 +162,11 @@ class Stores:
         given = self.redis_passwords.get(user)
         password = "-" if given is None else given.reveal()
         return f"redis://{user}:{password}@{self.address(f'{self.name}-redis')}:6379"
+
+    @staticmethod
+    def redis_client(url: str) -> Redis:
+        """A client as patient as all else here; its own default is 5 s."""
+        return Redis.from_url(url, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
 
     def state(self, container: str) -> dict[str, Any]:
         """The state that `docker inspect` gives."""

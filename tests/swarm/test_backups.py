@@ -10,11 +10,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
-import redis
 from tests.swarm.bases import Base, ensure_base
 from tests.swarm.docker_cli import Docker
 from tests.swarm.images import build_image
-from tests.swarm.stores import Stores, stores, until
+from tests.swarm.stores import PATIENCE_S, Stores, stores, until
 
 from mt5kit.state.redis.users import POOLS
 from ops.migrating import upgrade
@@ -136,7 +135,7 @@ class Site:
 
     def scraped(self) -> str:
         place = f"http://{self.made.address(self.backup)}:9188/metrics"
-        return httpx.get(place, trust_env=False).text
+        return httpx.get(place, trust_env=False, timeout=PATIENCE_S).text
 
     def well(self) -> None:
         """Wait until nothing is missed, and the check agrees."""
@@ -234,8 +233,9 @@ def test_a_restore_that_would_lose_something_is_refused(site: Site) -> None:
     noted = site.add("after-keys-were-noted")
     site.add("last")
     site.received()
-    latest, everything, given_up = site.latest(), site.accounts(), site.given_up()
+    everything, given_up = site.accounts(), site.given_up()
     site.stop_postgres()
+    latest = site.latest()
 
     future = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     assert "is in the future. Times from 20" in site.refused("--to", future.isoformat())
@@ -263,7 +263,7 @@ def test_a_restore_that_would_lose_something_is_refused(site: Site) -> None:
 
 
 def test_redis_begins_with_a_snapshot(site: Site) -> None:
-    with redis.Redis.from_url(site.made.redis_url(POOLS)) as pool:
+    with site.made.redis_client(site.made.redis_url(POOLS)) as pool:
         pool.set("mt5:kept", "yes")
     written = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H-%M-%SZ}.rdb"
 
@@ -282,7 +282,7 @@ def test_redis_begins_with_a_snapshot(site: Site) -> None:
     assert code == 0, said
     container = site.made.redis(volume="elsewhere")
     site.made.healthy(container)
-    with redis.Redis.from_url(site.made.redis_url(POOLS)) as pool:
+    with site.made.redis_client(site.made.redis_url(POOLS)) as pool:
         assert pool.get("mt5:kept") == b"yes"
 
 
@@ -319,7 +319,8 @@ def test_a_host_that_is_lost_comes_back_from_the_second_place(site: Site) -> Non
     place = {"S3_BUCKET": "backups", "S3_PREFIX": "mt5", "S3_ENDPOINT_URL": "http://s3:5000"}
     options = [part for name, value in place.items() for part in ("--env", f"{name}={value}")]
     until("the storage is up", lambda: "Running on" in site.made.log(storage))
-    httpx.put(f"http://{site.made.address(storage)}:5000/backups").raise_for_status()
+    bucket = f"http://{site.made.address(storage)}:5000/backups"
+    httpx.put(bucket, trust_env=False, timeout=PATIENCE_S).raise_for_status()
     site.made.remove(site.backup)
     before = site.accounts()
     kept = site.add("kept")

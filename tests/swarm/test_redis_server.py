@@ -31,8 +31,8 @@ def server(made: Stores) -> str:
     return container
 
 
-def client(made: Stores, user: str) -> "redis.Redis":
-    return redis.Redis.from_url(made.redis_url(user))
+def client(made: Stores, user: str) -> redis.Redis:
+    return made.redis_client(made.redis_url(user))
 
 
 def test_it_runs_as_it_is_written(made: Stores, server: str) -> None:
@@ -85,7 +85,7 @@ def test_nobody_may_do_what_is_not_his(made: Stores, server: str, user: str, com
 
 def test_nobody_comes_in_without_a_name(made: Stores, server: str) -> None:
     host = re.sub(r"//.*@", "//", made.redis_url(POOLS))
-    with redis.Redis.from_url(host) as one, pytest.raises(redis.exceptions.AuthenticationError):
+    with made.redis_client(host) as one, pytest.raises(redis.exceptions.AuthenticationError):
         one.ping()
 
 
@@ -149,7 +149,7 @@ def test_it_is_not_healthy_before_it_has_read_its_file(made: Stores, server: str
     made.docker("kill", "--signal", "KILL", server)
     # Redis' own setting for such tests, in microseconds a key: it reads for seconds.
     written = made.redis_conf.read_text()
-    made.redis_conf.write_text(f"{written}\nkey-load-delay 20\n")
+    made.redis_conf.write_text(f"{written}\nkey-load-delay 200\n")
     made.docker("start", server)
 
     def asked() -> tuple[str, bool]:

@@ -11,10 +11,12 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.cluster_plan import ClusterAccount
 from tests.swarm.deployed import NEVER, STACK, Deployed
 from tests.swarm.docker_cli import Docker
 from tests.swarm.figures import Figures
@@ -253,15 +255,17 @@ def test_the_database_is_restored_to_a_time_after_the_last_full_backup(
     with figures.timed("restore of the database, until everything runs again"):
         stack.make("restore", f"TO={at.isoformat(timespec='milliseconds')}")
     with stack.client(api_key) as client:
+
+        def answered(account: ClusterAccount, what: str = "") -> httpx.Response | None:
+            """Once nginx knows the new replicas, and these have their terminals."""
+            url = f"/api/mt5/account/{account.account_id}{what}"
+            answer = client.get(url, headers=stack.headers(account, api_key))
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
         for account, expected in ((kept, 200), (later, 404)):
-            headers = stack.headers(account, api_key)
-            url = f"/api/mt5/account/{account.account_id}"
-            assert client.get(url, headers=headers).status_code == expected
-        read = client.get(
-            f"/api/mt5/account/{kept.account_id}/info",
-            params={"fresh": "1"},
-            headers=stack.headers(kept, api_key),
-        )
+            answer = wait_for(partial(answered, account), "nobody answers")
+            assert answer.status_code == expected
+        read = wait_for(partial(answered, kept, "/info?fresh=1"), "it is not read")
         assert read.status_code == httpx.codes.OK, read.text
         assert read.json()["account"]["login"] == kept.login
 
@@ -287,8 +291,11 @@ def test_everything_is_scraped(stack: Deployed) -> None:
             "exec", prometheus, "promtool", "query", "instant", "http://localhost:9090", query
         )
 
+    def is_one(metric: str) -> bool:
+        return "=> 1 @" in asked(metric)
+
     for metric in ("redis_up", "pg_up", "nginx_up"):
-        assert "=> 1 @" in asked(metric), metric
+        wait_for(partial(is_one, metric), f"{metric} is not 1")
     for dashboard in Path("grafana-dashboards").glob("*.json"):
         for panel in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
             for target in panel["targets"]:
@@ -331,8 +338,10 @@ def test_whoever_lies_about_our_names_is_never_visited(outside: Outside) -> None
 
 def _wait_updated(stack: Deployed, docker: Docker, pool: str, old: set[str]) -> None:
     def updated() -> bool:
-        status = docker.json("service", "inspect", "--format", "{{json .UpdateStatus}}",
-                             f"{STACK}_{pool}")  # fmt: skip
+        shown = docker.json("service", "inspect", "--format", "{{json .UpdateStatus}}",
+                            f"{STACK}_{pool}")  # fmt: skip
+        # It has none between the order and its beginning.
+        status = shown or {"State": "updating"}
         assert status["State"] in {"updating", "completed"}, status
         return status["State"] == "completed" and not old & set(stack.containers(pool))
 

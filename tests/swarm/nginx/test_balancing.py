@@ -53,6 +53,16 @@ def open_socket(nginx: Nginx, target: str) -> ClientConnection:
         raise AssertionError(f"no answer to {target}; {nginx.logs()[-4000:]}") from late
 
 
+def sent(mark: str, *replicas: StandIn) -> int:
+    """How many requests with this mark came to replicas, once one is in their logs."""
+
+    def told() -> int:
+        return sum(len(replica.got(mark)) for replica in replicas)
+
+    wait_for(told, "nobody got it")
+    return told()
+
+
 def test_slots_come_and_go_and_each_moves_its_share(site: Site, wide: Nginx) -> None:
     two = placed(wide)
     assert set(two.values()) == {"first", "second"}
@@ -144,7 +154,7 @@ def test_what_may_change_something_is_never_sent_twice(
     answer = nginx.ask(f"/api/x?{mark}&do=hang_up", method, body=b"{}")
     told = refused(answer, 503, "SERVICE_OVERLOADED")
     assert (told["details"], told["retry_after_s"]) == ({"outcome": "unknown"}, 1)
-    assert sum(len(replica.got(mark)) for replica in replicas.values()) == 1
+    assert sent(mark, *replicas.values()) == 1
 
 
 def test_a_replica_that_is_killed_in_the_middle_of_a_change(
@@ -155,15 +165,17 @@ def test_a_replica_that_is_killed_in_the_middle_of_a_change(
     wait_for(lambda: nginx.asked("/api/x")["replica"] == "victim", "the victim is not used")
     with ThreadPoolExecutor(8) as pool:
         asked = [
-            pool.submit(nginx.ask, f"/api/x?{mark}&wait=3", "POST", body=b"{}") for _ in range(8)
+            pool.submit(nginx.ask, f"/api/x?{mark}&wait=8", "POST", body=b"{}") for _ in range(8)
         ]
-        wait_for(lambda: victim.got(mark), "the victim has nothing to do")
+        all_of_them = (victim, *replicas.values())
+        wait_for(lambda: sent(mark, *all_of_them) == 8, "they are not all under way")
         hit = len(victim.got(mark))
+        assert hit, "the victim has nothing to do"
         victim.send("KILL")
         answers = [answer.result() for answer in asked]
-    got = [len(replica.got(mark)) for replica in (victim, *replicas.values())]
+    got = sent(mark, *all_of_them)
     victim.remove()
-    assert sum(got) == 8
+    assert got == 8
     assert Counter(answer.status for answer in answers) == {503: hit, 200: 8 - hit}
 
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from tests.swarm.nginx.client import SECRET, Answer, connected, exchange, refused, request, trusting
 from tests.swarm.nginx.site import Nginx, StandIn
+from tests.swarm.nginx.test_balancing import sent
 
 # The first of them makes the image.
 pytestmark = pytest.mark.timeout(600)
@@ -210,7 +211,7 @@ def test_requests_by_http_2(nginx: Nginx, replicas: dict[str, StandIn]) -> None:
     assert over_http_2(nginx, f"/api/x?{mark}").json()["target"] == f"/api/x?{mark}"
     told = over_http_2(nginx, f"/api/../metrics?{mark}").json()
     assert told["code"] == "NOT_FOUND"
-    assert sum(len(replica.got(mark)) for replica in replicas.values()) == 1
+    assert sent(mark, *replicas.values()) == 1
 
 
 def over_http_2(nginx: Nginx, target: str) -> Answer:

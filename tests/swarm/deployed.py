@@ -184,6 +184,19 @@ class Deployed:
             patience_s,
         )
 
+    def wait_updated(self, service: str, old: set[str], patience_s: float = 300.0) -> None:
+        """Until an update that was ordered is done, and none of the containers of before runs."""
+
+        def updated() -> bool:
+            shown = self.docker.json("service", "inspect", "--format", "{{json .UpdateStatus}}",
+                                     f"{STACK}_{service}")  # fmt: skip
+            # It has none between the order and its beginning.
+            status = shown or {"State": "updating"}
+            assert status["State"] in {"updating", "completed"}, status
+            return status["State"] == "completed" and not old & set(self.containers(service))
+
+        wait_for(updated, f"{service} is not updated", patience_s)
+
     def addresses(self) -> dict[str, list[str]]:
         """Every address of every container of the stack, by service."""
         found: dict[str, list[str]] = {}

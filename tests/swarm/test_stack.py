@@ -94,14 +94,14 @@ async def test_scaling_up_and_down_under_load(
     stack: Deployed, traffic: Traffic, figures: Figures
 ) -> None:
     async with traffic.flowing() as flowing, _writing(flowing, stack) as writer:
-        before = await _owners(flowing)
+        before = await flowing.owners()
         with figures.timed("scale up: 3 -> 4 api, 2 -> 3 websocket, with their terminals"):
             stack.scale(mt5_api=4, api_pool=4, mt5_stream=3, websocket_pool=3)
             for service, count in (("mt5-api", 4), ("api-pool", 4), ("mt5-stream", 3),
                                    ("websocket-pool", 3)):  # fmt: skip
                 await asyncio.to_thread(stack.wait_healthy, service, count)
         await flowing.until_good(time.monotonic())
-        larger = await _owners(flowing)
+        larger = await flowing.owners()
         moved = _moved(before, larger)
         figures.note(
             "accounts that another replica serves after the step, 3 -> 4 api",
@@ -135,7 +135,7 @@ async def test_a_rolling_update_under_load(
     async with traffic.flowing() as flowing, _writing(flowing, stack) as writer:
         with figures.timed(f"rolling update of {pool}"):
             docker("service", "update", "--force", "--detach", f"{STACK}_{pool}")
-            await asyncio.to_thread(_wait_updated, stack, docker, pool, old)
+            await asyncio.to_thread(stack.wait_updated, pool, old)
         await flowing.until_good(time.monotonic())
     _assert_nothing_lost(traffic.notes)
     assert not writer.refused
@@ -336,18 +336,6 @@ def test_whoever_lies_about_our_names_is_never_visited(outside: Outside) -> None
     assert not outside.visits
 
 
-def _wait_updated(stack: Deployed, docker: Docker, pool: str, old: set[str]) -> None:
-    def updated() -> bool:
-        shown = docker.json("service", "inspect", "--format", "{{json .UpdateStatus}}",
-                            f"{STACK}_{pool}")  # fmt: skip
-        # It has none between the order and its beginning.
-        status = shown or {"State": "updating"}
-        assert status["State"] in {"updating", "completed"}, status
-        return status["State"] == "completed" and not old & set(stack.containers(pool))
-
-    wait_for(updated, f"{pool} is not updated", 300)
-
-
 @asynccontextmanager
 async def _writing(flowing: Traffic, stack: Deployed) -> AsyncIterator[Writer]:
     """Somebody who connects and disconnects accounts that nobody else uses."""
@@ -373,12 +361,6 @@ async def _assert_acknowledged(stack: Deployed, api_key: str, writer: Writer) ->
             state = answer.json()["account"]["state"]
             wanted = writer.acknowledged.get(account.account_id, "connected")
             assert state == wanted, f"{account.account_id} is {state}, acknowledged was {wanted}"
-
-
-async def _owners(traffic: Traffic) -> dict[str, str]:
-    """Which replica serves each account's turns."""
-    reads = [await traffic.look(watch.account, fresh=True) for watch in traffic.watches]
-    return {read.account_id: read.instance for read in reads}
 
 
 def _moved(before: dict[str, str], after: dict[str, str]) -> int:

@@ -298,6 +298,11 @@ class Traffic:
             await asyncio.sleep(0.05)
         return time.monotonic() - since
 
+    async def owners(self) -> dict[str, str]:
+        """Which replica serves each account's turns."""
+        reads = [await self.look(watch.account, fresh=True) for watch in self.watches]
+        return {read.account_id: read.instance for read in reads}
+
     async def look(self, account: ClusterAccount, what: str = "info", *, fresh: bool) -> Read:
         """Read once and judge the answer."""
         began = time.monotonic()

@@ -15,7 +15,7 @@ from swarm_stack import scaling
 from swarm_stack.certificates import CertificateInvalid, read_certificate, self_signed
 from swarm_stack.convergence import NotConverged
 from swarm_stack.deployment import FILE as DEPLOYMENT_FILE
-from swarm_stack.deployment import Deployment, DeploymentInvalid, read_deployment
+from swarm_stack.deployment import DeploymentInvalid, read_deployment
 from swarm_stack.engine import Engine, EngineFailed
 from swarm_stack.jobs import JobFailed
 from swarm_stack.observed import services_of, stack_is_gone
@@ -124,8 +124,7 @@ def build(
 ) -> None:
     """Build the images, and publish them where deployment.toml names a registry."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim)
-        Deployer(_engine(), _plan(stack, deployment, sim=sim), _say).build()
+        Deployer(_engine(), _plan(stack, settings, domain, sim=sim), _say).build()
 
 
 @app.command()
@@ -245,8 +244,8 @@ def rewrap_keys(
 ) -> None:
     """Put every stored password under the active key of the key ring that the pools have."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
-        rewrap(_engine(), _plan(stack, deployment, sim=sim), actor, _say)
+        plan = _plan(stack, settings, domain, sim=sim, named=False)
+        rewrap(_engine(), plan, actor, _say)
         _say("no stored password is under another key")
 
 
@@ -264,14 +263,14 @@ def certs(  # noqa: PLR0913, PLR0917 - options of a command
 ) -> None:
     """Give nginx a certificate: yours, or one made here, which only a trial is content with."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim, named=chain is None)
-        deployer = Deployer(_engine(), _plan(stack, deployment, sim=sim), _say)
+        plan = _plan(stack, settings, domain, sim=sim, named=chain is None)
+        deployer = Deployer(_engine(), plan, _say)
         if (chain is None) != (key is None):
             _fail("a certificate and its key come together: CERT=fullchain.pem KEY=privkey.pem")
         if chain is not None and key is not None:
             certificate = read_certificate(chain, key)
         else:
-            certificate = self_signed(deployment.domain)
+            certificate = self_signed(plan.deployment.domain)
             made_in.mkdir(parents=True, exist_ok=True)
             (made_in / "certificate.pem").write_bytes(certificate.chain)
             _say(
@@ -295,10 +294,11 @@ def backups(
 ) -> None:
     """Show to which times the database can be restored."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
-        restorer = Restorer(_engine(), _plan(stack, deployment, sim=sim), _say)
+        plan = _plan(stack, settings, domain, sim=sim, named=False)
+        engine = _engine()
+        restorer = Restorer(engine, plan, _say)
         if fetch:
-            Deployer(_engine(), _plan(stack, deployment, sim=sim), _say).build()
+            Deployer(engine, plan, _say).build()
             restorer.fetch()
         _say(restorer.backups())
 
@@ -313,8 +313,8 @@ def restore(
 ) -> None:
     """Bring the database back to a time. Nothing answers meanwhile; Redis begins empty."""
     with _told():
-        deployment = read_deployment(settings, domain=domain, simulated=sim, named=False)
-        Restorer(_engine(), _plan(stack, deployment, sim=sim), _say).restore(to)
+        plan = _plan(stack, settings, domain, sim=sim, named=False)
+        Restorer(_engine(), plan, _say).restore(to)
         _say(f"the database of {stack} is that of {to}")
 
 
@@ -351,7 +351,10 @@ def undeploy(
             _say(f"the data stays in volumes {stack}_*; make undeploy ARGS=--data removes it")
 
 
-def _plan(stack: str, deployment: Deployment, *, sim: bool) -> Plan:
+def _plan(
+    stack: str, settings: Path, domain: str | None, *, sim: bool, named: bool = True
+) -> Plan:
+    deployment = read_deployment(settings, domain=domain, simulated=sim, named=named)
     return Plan(stack=stack, deployment=deployment, sizes=Sizes.read(), simulated=sim)
 
 

@@ -1,22 +1,18 @@
 """Stored passwords put under the key that is active now: a rotation's part inside the swarm."""
 
-from collections.abc import Callable
 from typing import Final
 
 from swarm_stack import images
 from swarm_stack.engine import Engine
-from swarm_stack.jobs import Job, run_job
+from swarm_stack.jobs import run_job
 from swarm_stack.observed import services_of
-from swarm_stack.stack import Plan
+from swarm_stack.stack import Plan, Report, ops_job
 from swarm_stack.swarm_secrets import SwarmSecrets
 from swarm_stack.variables import POOLS
 
-# A batch of a hundred rows takes milliseconds; a hundred thousand accounts are far away.
+# It may be broken off and repeated, so that little depends on it.
 REWRAP_S: Final = 3600.0
 FILES: Final = ("key_ring", "keys_database_url")
-
-Report = Callable[[str], None]
-
 
 class RewrapRefused(Exception):
     """Some replica may not open what would be wrapped; nothing was changed."""
@@ -46,13 +42,7 @@ def rewrap(engine: Engine, plan: Plan, actor: str, report: Report) -> None:
         if services[pool].secrets.get("key_ring") != names["key_ring"]:
             raise RewrapRefused(f"{pool} does not have the newest key ring yet: make deploy")
     images.build(engine, [images.OPS], plan.registry, report)
-    job = Job(
-        name=f"{plan.stack}_rewrap-keys",
-        image=plan.image(images.OPS),
-        arguments=("rotate-keys", "--no-new-key", "--actor", actor),
-        env={f"{name.upper()}_FILE": f"/run/secrets/{name}" for name in FILES},
-        networks=(f"{plan.stack}_services",),
-        secrets={name: names[name] for name in FILES},
-    )
+    command = ("rotate-keys", "--no-new-key", "--actor", actor)
+    job = ops_job(plan, "rewrap-keys", command, {name: names[name] for name in FILES})
     for line in run_job(engine, job, REWRAP_S).splitlines():
         report(line)

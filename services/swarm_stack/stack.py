@@ -327,16 +327,28 @@ def migrate(
     if check_ring:
         files.append("key_ring")
     names = {**names, **owner_that_runs(engine, plan.stack)}
-    job = Job(
-        name=f"{plan.stack}_migrate",
-        image=plan.image(images.OPS),
-        arguments=("migrate",),
-        env={f"{name.upper()}_FILE": f"/run/secrets/{name}" for name in files},
-        networks=(f"{plan.stack}_services",),
-        secrets={name: names[name] for name in files},
-    )
+    job = ops_job(plan, "migrate", ("migrate",), {name: names[name] for name in files})
     for line in run_job(engine, job, MIGRATION_S).splitlines():
         report(f"  {line}")
+
+
+def ops_job(plan: Plan, name: str, arguments: tuple[str, ...], secrets: Mapping[str, str]) -> Job:
+    """A command of the image `ops` in the services' network.
+
+    Args:
+        plan: Of the stack.
+        name: Of the job, without the stack's.
+        arguments: The command.
+        secrets: Full name of a secret by its own; the command finds it by `<OWN NAME>_FILE`.
+    """
+    return Job(
+        name=f"{plan.stack}_{name}",
+        image=plan.image(images.OPS),
+        arguments=arguments,
+        env={f"{own.upper()}_FILE": f"/run/secrets/{own}" for own in secrets},
+        networks=(f"{plan.stack}_services",),
+        secrets=secrets,
+    )
 
 
 def owner_that_runs(engine: Engine, stack: str) -> dict[str, str]:

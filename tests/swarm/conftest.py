@@ -71,9 +71,9 @@ def stack(
 ) -> Iterator[Deployed]:
     """The stack on simulated terminals, deployed by make; removed at the end."""
     assert docker is engine.docker, "an engine that may be restarted: without DOCKER_HOST"
+    # What an earlier run wrote; a copy of secrets is never written over.
+    shutil.rmtree(CACHE / "deployment", ignore_errors=True)
     deployed = Deployed(docker, CACHE / "deployment")
-    if deployed.copy.exists():
-        deployed.copy.unlink()
     with figures.timed("secrets"):
         deployed.make_secrets()
     with figures.timed("images built, from base images that were there"):

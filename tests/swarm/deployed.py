@@ -228,7 +228,6 @@ class Deployed:
             printed = wait_for(
                 lambda: self.docker("service", "logs", "--raw", name, check=False),
                 f"the probe in {network} says nothing",
-                120.0,
             )
         finally:
             self.docker("service", "rm", name)

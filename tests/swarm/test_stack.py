@@ -16,7 +16,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.cluster_plan import ClusterAccount
 from tests.swarm.deployed import NEVER, STACK, Deployed
 from tests.swarm.docker_cli import Docker
 from tests.swarm.figures import Figures
@@ -255,17 +254,15 @@ def test_the_database_is_restored_to_a_time_after_the_last_full_backup(
     with figures.timed("restore of the database, until everything runs again"):
         stack.make("restore", f"TO={at.isoformat(timespec='milliseconds')}")
     with stack.client(api_key) as client:
-
-        def answered(account: ClusterAccount, what: str = "") -> httpx.Response | None:
-            """Once nginx knows the new replicas, and these have their terminals."""
-            url = f"/api/mt5/account/{account.account_id}{what}"
-            answer = client.get(url, headers=stack.headers(account, api_key))
-            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
-
         for account, expected in ((kept, 200), (later, 404)):
-            answer = wait_for(partial(answered, account), "nobody answers")
-            assert answer.status_code == expected
-        read = wait_for(partial(answered, kept, "/info?fresh=1"), "it is not read")
+            headers = stack.headers(account, api_key)
+            url = f"/api/mt5/account/{account.account_id}"
+            assert client.get(url, headers=headers).status_code == expected
+        read = client.get(
+            f"/api/mt5/account/{kept.account_id}/info",
+            params={"fresh": "1"},
+            headers=stack.headers(kept, api_key),
+        )
         assert read.status_code == httpx.codes.OK, read.text
         assert read.json()["account"]["login"] == kept.login
 

@@ -17,6 +17,8 @@ IMAGE = "mt5-terminal-sim:test"
 LABEL = f"mt5-image-test={uuid4().hex}"
 LOGIN, PASSWORD, SERVER = 5001001, "Demo-1001-main", "MT5Swarm-Demo"
 PATIENCE_S = 60.0
+# A stop that takes longer is a kill: Docker's own patience is 10 s.
+STOP_S = 8.0
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -112,7 +114,9 @@ def test_two_terminals_are_read_from_outside_and_stop_when_told(docker: Docker, 
     for port in (8001, 8002):
         with terminal(docker, container, port) as mt5:
             assert mt5.account_info().login == LOGIN
+    began = time.monotonic()
     docker("stop", "--time", "30", container)
+    assert time.monotonic() - began < STOP_S
     assert state(docker, container)["ExitCode"] == 0
 
 

@@ -77,7 +77,7 @@ def test_what_is_for_neighbours_alone(site: Site, replicas: dict[str, StandIn]) 
         container.remove()
 
 
-def test_its_first_answer_knows_the_replicas_however_late_its_resolver_is(
+def test_it_starts_once_its_resolver_answers(
     site: Site, replicas: dict[str, StandIn]
 ) -> None:
     late = site.script("dnsmasq", 'sleep 1; exec /usr/sbin/dnsmasq "$@"')

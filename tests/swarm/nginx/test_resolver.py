@@ -1,7 +1,6 @@
 """Names without a task: asked of a hostile DNS server, and of none."""
 
 import re
-import time
 
 import pytest
 from tests.swarm.docker_cli import DockerFailed
@@ -60,15 +59,8 @@ def test_as_the_stack_runs_it_no_outside_server_is_asked(nginx: Nginx) -> None:
         except DockerFailed:
             found = ""
         assert found == ""
-
-    def quiet() -> bool:
-        """Whether nobody was waited for in twice the time that nginx waits."""
-        before = nginx.logs().count("Operation timed out")
-        time.sleep(5)
-        return nginx.logs().count("Operation timed out") == before
-
-    wait_for(quiet, "somebody is waited for all the time")
+    assert "Operation timed out" not in nginx.logs()
 
 
 def test_slots_without_a_task_are_nothing_to_log(nginx: Nginx) -> None:
-    assert not re.search(r"ws-\d+ could not be resolved \(3:", nginx.logs())
+    assert not re.search(r"ws-\d+ could not be resolved", nginx.logs())

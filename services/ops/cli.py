@@ -98,10 +98,11 @@ def add_key(
 ) -> None:
     """Put a new key in the ring without using it yet: for rings that services get by deployment."""
 
-    def added(ring: KeyRing) -> KeyRing:
-        return ring.with_key(key_id or free_id(set(ring.ids)), active=False)
+    def add(ring: KeyRing) -> tuple[KeyRing, str]:
+        added = key_id or free_id(set(ring.ids))
+        return ring.with_key(added, active=False), f"key {added} is new; {ring.active} stays active"
 
-    _change_ring(key_ring, data_dir, added)
+    _change_ring(key_ring, data_dir, add)
 
 
 @app.command()
@@ -111,7 +112,8 @@ def activate_key(
     data_dir: DataDir = Path(".local"),
 ) -> None:
     """Have services wrap under a key of the ring, once they are given the ring as it is then."""
-    _change_ring(key_ring, data_dir, lambda ring: ring.activating(key_id))
+    said = f"key {key_id} is active"
+    _change_ring(key_ring, data_dir, lambda ring: (ring.activating(key_id), said))
 
 
 @app.command()
@@ -124,20 +126,21 @@ def remove_key(
 
     Beside services that read the ring's file it is `rotate-keys --remove-key`.
     """
-    _change_ring(key_ring, data_dir, lambda ring: ring.without_key(key_id))
+    said = f"key {key_id} is out of the ring"
+    _change_ring(key_ring, data_dir, lambda ring: (ring.without_key(key_id), said))
 
 
 def _change_ring(
-    key_ring: Path | None, data_dir: Path, change: Callable[[KeyRing], KeyRing]
+    key_ring: Path | None, data_dir: Path, change: Callable[[KeyRing], tuple[KeyRing, str]]
 ) -> None:
     try:
         path = ring_path(key_ring, data_dir)
         with RingFile.held(path) as file:
-            ring = change(file.read())
+            ring, said = change(file.read())
             file.replace(ring)
     except FAILURES as failure:
         _fail(failure)
-    out.print(f"{path} has the keys {', '.join(ring.ids)}; {ring.active} is active", markup=False)
+    _say(f"{path}: {said}")
 
 
 @app.command()

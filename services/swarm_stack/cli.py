@@ -351,9 +351,7 @@ def undeploy(
             _say(f"the data stays in volumes {stack}_*; make undeploy ARGS=--data removes it")
 
 
-def _plan(
-    stack: str, settings: Path, domain: str | None, *, sim: bool, named: bool = True
-) -> Plan:
+def _plan(stack: str, settings: Path, domain: str | None, *, sim: bool, named: bool = True) -> Plan:
     deployment = read_deployment(settings, domain=domain, simulated=sim, named=named)
     return Plan(stack=stack, deployment=deployment, sizes=Sizes.read(), simulated=sim)
 

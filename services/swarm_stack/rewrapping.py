@@ -14,6 +14,7 @@ from swarm_stack.variables import POOLS
 REWRAP_S: Final = 3600.0
 FILES: Final = ("key_ring", "keys_database_url")
 
+
 class RewrapRefused(Exception):
     """Some replica may not open what would be wrapped; nothing was changed."""
 

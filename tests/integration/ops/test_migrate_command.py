@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
+from tests.integration.ops.test_rotate_keys import Rows
 from typer.testing import CliRunner, Result
 
 import ops.cli
@@ -16,7 +17,7 @@ from local_stack.embedded import EmbeddedPostgres
 from mt5kit.secret import Secret
 from mt5kit.state.postgres import Database
 from mt5kit.state.postgres.roles import scram_verifier
-from mt5kit.vault import KeyRing
+from mt5kit.vault import KeyRing, Vault
 from ops.migrating import head
 
 ROLES = {
@@ -32,6 +33,15 @@ async def run_sql(dsn: str, *statements: str) -> None:
     try:
         for statement in statements:
             await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def store(dsn: str, vault: Vault, number: int) -> None:
+    """An account under the active key of a vault."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await Rows(connection).add(vault, number)
     finally:
         await connection.close()
 
@@ -137,18 +147,15 @@ def test_a_ring_that_would_lock_accounts_out_changes_no_service(deployment: Depl
     ring = KeyRing.generate("old")
     first = deployment.run(ring=ring.dump())
     assert first.exit_code == 0, first.output
-    asyncio.run(
-        run_sql(
-            deployment.server.dsn("mt5"),
-            "INSERT INTO accounts (account_id, user_id, login, server, encrypted_password,"
-            " wrapped_key, encryption_key_id) SELECT 'a', gen_random_uuid(), 1, 'Demo', b, b, 'old'"
-            " FROM (SELECT repeat('s', 60)::bytea) AS sealed (b)",
-        )
-    )
+    asyncio.run(store(deployment.server.dsn("mt5"), Vault(ring), 1))
+    # Altered, as a ring's fault is not.
+    asyncio.run(store(deployment.server.dsn("mt5"), Vault(KeyRing.generate("old")), 2))
     deployment.give("DATABASE_URL", "mt5_app", "second of mt5_app")
-    refused = deployment.run(ring=KeyRing.generate("another").dump())
-    assert refused.exit_code == 1
-    assert "lacks: 1 under 'old'" in refused.output
+    # A key of the same id, made on the same day, is another one.
+    for other in ("another", "old"):
+        refused = deployment.run(ring=KeyRing.generate(other).dump())
+        assert refused.exit_code == 1
+        assert "lacks: 2 under 'old'" in refused.output
     with pytest.raises(asyncpg.InvalidPasswordError):
         asyncio.run(user_of(deployment.urls["DATABASE_URL"]))
     more = deployment.run(ring=ring.with_key("new", active=True).dump())

@@ -395,7 +395,7 @@ def test_the_command_beside_a_local_run(cli: Cli, data_dir: Path, postgres: Role
     vault, lost = Vault(KeyRing.load(data_dir / "key-ring.json")), Vault(KeyRing.generate("lost"))
     asyncio.run(_add(postgres.owner, vault, 1))
     code, output = cli("add-key", "--data-dir", data_dir, "--key-id", "new")
-    assert (code, "has the keys new, old; old is active" in output) == (0, True)
+    assert (code, "old stays active" in output) == (0, True)
     code, output = cli("add-key", "--data-dir", data_dir, "--key-id", "new")
     assert (code, "has a key 'new' already" in output) == (1, True)
     stuck = asyncio.run(_add(postgres.owner, lost, 2))
@@ -420,7 +420,7 @@ def test_a_ring_for_a_deployment_changes_key_by_key(cli: Cli, data_dir: Path) ->
     code, output = cli("remove-key", "new", *ring)
     assert (code, "active" in output) == (1, True)
     code, output = cli("remove-key", "old", *ring)
-    assert (code, "has the keys new; new is active" in output) == (0, True)
+    assert (code, "key old is out of the ring" in output) == (0, True)
     assert cli("remove-key", "old", *ring)[0] == 1
     assert KeyRing.load(path).ids == ("new",)
 

@@ -77,9 +77,7 @@ def test_what_is_for_neighbours_alone(site: Site, replicas: dict[str, StandIn]) 
         container.remove()
 
 
-def test_it_starts_once_its_resolver_answers(
-    site: Site, replicas: dict[str, StandIn]
-) -> None:
+def test_it_starts_once_its_resolver_answers(site: Site, replicas: dict[str, StandIn]) -> None:
     late = site.script("dnsmasq", 'sleep 1; exec /usr/sbin/dnsmasq "$@"')
     nginx = site.nginx("late", "--volume", f"{late}:/usr/local/bin/dnsmasq:ro")
     wait_for(lambda: nginx.ask("/api/x").status == 200, "it does not know the replicas")
